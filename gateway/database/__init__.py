@@ -1,0 +1,1 @@
+"""Tables, records and queries; the only place with SQL."""

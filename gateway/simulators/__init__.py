@@ -1,0 +1,1 @@
+"""Devices and upstreams that misbehave on demand."""

@@ -1,0 +1,1 @@
+"""Updates that travel by hand."""

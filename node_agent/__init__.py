@@ -1,0 +1,1 @@
+"""The shared slot-switching agent."""

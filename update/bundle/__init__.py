@@ -1,0 +1,1 @@
+"""SWUpdate bundles: container, description, signature, reader, writer."""

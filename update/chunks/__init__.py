@@ -1,0 +1,1 @@
+"""zchunk: format, chunker, delta plans and byte ranges."""

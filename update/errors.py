@@ -1,0 +1,359 @@
+"""The error tree: every refusal of the product has a name, a stable code and an exit status.
+
+    FieldrelayError
+    ├── UsageError   1x  the caller or the state of this machine
+    ├── TrustError   2x  who signed, how fresh, may it run here
+    ├── BundleError  3x  the file itself: container, description, chunks
+    ├── DeviceError  4x  slots, bootloader, handlers, health
+    ├── StoreError   5x  disk and space
+    └── WireError    6x  the network
+
+A leaf is a class with two attributes. The message says what was attempted, both values and what to do; the cause is
+chained (`raise ... from error`), never repeated. Libraries raise; command line, DDI, page and reports translate at the
+edge and show the same `code`.
+"""
+
+from typing import ClassVar
+
+
+class FieldrelayError(Exception):
+    """The root. Never raised itself: a refusal without a name helps nobody."""
+
+    code: ClassVar[str] = "error"
+    exit_status: ClassVar[int] = 1
+
+
+class UsageError(FieldrelayError):
+    """The caller, the configuration, or the state of this machine."""
+
+    code = "usage"
+    exit_status = 10
+
+
+class ConfigurationError(UsageError):
+    """A configuration file that cannot be meant: the message names the key."""
+
+    code = "usage.configuration"
+    exit_status = 11
+
+
+class MissingExtraError(UsageError):
+    """A sub-command whose optional dependencies are not installed."""
+
+    code = "usage.extra-missing"
+    exit_status = 12
+
+
+class BusyError(UsageError):
+    """Another process holds what this one needs."""
+
+    code = "usage.busy"
+    exit_status = 13
+
+
+class StateError(UsageError):
+    """The request does not fit the state the machine is in."""
+
+    code = "usage.state"
+    exit_status = 14
+
+
+class FormatVersionError(UsageError):
+    """A file or database written by a newer release than this one."""
+
+    code = "usage.format-version"
+    exit_status = 15
+
+
+class TrustError(FieldrelayError):
+    """Something was signed by the wrong hands, too old, or not for this device."""
+
+    code = "trust"
+    exit_status = 20
+
+
+class SignatureError(TrustError):
+    """A signature is missing, malformed, or by a key that is not trusted (arbitrary software)."""
+
+    code = "trust.signature"
+    exit_status = 21
+
+
+class ThresholdError(TrustError):
+    """Fewer distinct keys signed than the threshold demands (key compromise below threshold)."""
+
+    code = "trust.threshold"
+    exit_status = 21
+
+
+class CertificateError(TrustError):
+    """A certificate is expired, not yet valid, revoked, of the wrong purpose, or chains to no trusted root."""
+
+    code = "trust.certificate"
+    exit_status = 21
+
+
+class RollbackError(TrustError):
+    """A version lower than one already trusted was offered."""
+
+    code = "trust.rollback"
+    exit_status = 22
+
+
+class ExpiredError(TrustError):
+    """Metadata is past its expiry (freeze)."""
+
+    code = "trust.expired"
+    exit_status = 23
+
+
+class MixAndMatchError(TrustError):
+    """Metadata files that were never published together."""
+
+    code = "trust.mix-and-match"
+    exit_status = 24
+
+
+class FastForwardError(TrustError):
+    """A version number so high that no later release could follow it."""
+
+    code = "trust.fast-forward"
+    exit_status = 24
+
+
+class MetadataError(TrustError):
+    """Metadata that is not what its role says: malformed, or of another type."""
+
+    code = "trust.metadata"
+    exit_status = 25
+
+
+class UnknownTargetError(TrustError):
+    """No trusted role lists the target."""
+
+    code = "trust.unknown-target"
+    exit_status = 26
+
+
+class HardwareError(TrustError):
+    """The release is not for this hardware."""
+
+    code = "trust.hardware"
+    exit_status = 27
+
+
+class ProvenanceError(TrustError):
+    """The policy of the node demands a stronger proof than the bundle carries."""
+
+    code = "trust.provenance"
+    exit_status = 28
+
+
+class FloorError(TrustError):
+    """Both copies of the floor are lost or damaged: an operator must decide."""
+
+    code = "trust.floor-lost"
+    exit_status = 29
+
+
+class EndlessDataError(TrustError):
+    """More bytes than announced or allowed."""
+
+    code = "trust.endless-data"
+    exit_status = 25
+
+
+class LengthOrHashError(TrustError):
+    """Content that is not what the signed metadata promises."""
+
+    code = "trust.length-or-hash"
+    exit_status = 25
+
+
+class BundleError(FieldrelayError):
+    """The bundle file."""
+
+    code = "bundle"
+    exit_status = 30
+
+
+class ContainerError(BundleError):
+    """The cpio archive is malformed, truncated, out of order, or holds a forbidden name."""
+
+    code = "bundle.container"
+    exit_status = 31
+
+
+class DescriptionError(BundleError):
+    """sw-description is malformed or says something that cannot be installed."""
+
+    code = "bundle.description"
+    exit_status = 32
+
+
+class LimitError(BundleError):
+    """A size or count above its limit, found before anything was allocated."""
+
+    code = "bundle.limit"
+    exit_status = 33
+
+
+class HashMismatchError(BundleError):
+    """A member is not what the signed description says."""
+
+    code = "bundle.hash"
+    exit_status = 34
+
+
+class MissingMemberError(BundleError):
+    """The description names a member that the archive lacks, or the archive holds one nobody named."""
+
+    code = "bundle.member"
+    exit_status = 35
+
+
+class CompressionError(BundleError):
+    """Compressed data that does not decode, or decodes to more than was announced."""
+
+    code = "bundle.compression"
+    exit_status = 36
+
+
+class ChunkError(BundleError):
+    """A zchunk header or chunk that is malformed or does not match its digest."""
+
+    code = "bundle.chunk"
+    exit_status = 37
+
+
+class UnsupportedError(BundleError):
+    """A well-formed bundle that needs something this release does not have."""
+
+    code = "bundle.unsupported"
+    exit_status = 38
+
+
+class DeviceError(FieldrelayError):
+    """The device being updated."""
+
+    code = "device"
+    exit_status = 40
+
+
+class SlotError(DeviceError):
+    """A slot is missing, too small, active, or cannot be written."""
+
+    code = "device.slot"
+    exit_status = 41
+
+
+class ReadBackError(DeviceError):
+    """What was read back from a slot is not what was written."""
+
+    code = "device.read-back"
+    exit_status = 42
+
+
+class BootloaderError(DeviceError):
+    """The bootloader's environment cannot be read, is not redundant, or refused a write."""
+
+    code = "device.bootloader"
+    exit_status = 43
+
+
+class HandlerError(DeviceError):
+    """A script or handler of the bundle failed."""
+
+    code = "device.handler"
+    exit_status = 44
+
+
+class HealthError(DeviceError):
+    """The new version came up but did not pass its health checks in time."""
+
+    code = "device.health"
+    exit_status = 45
+
+
+class RolledBackError(DeviceError):
+    """The device is back on its previous version."""
+
+    code = "device.rolled-back"
+    exit_status = 46
+
+
+class StoreError(FieldrelayError):
+    """The local disk."""
+
+    code = "store"
+    exit_status = 50
+
+
+class NoSpaceError(StoreError):
+    """The disk, or the quota, is full."""
+
+    code = "store.no-space"
+    exit_status = 51
+
+
+class CorruptError(StoreError):
+    """Something kept on disk no longer matches its digest or checksum."""
+
+    code = "store.corrupt"
+    exit_status = 52
+
+
+class NotStoredError(StoreError):
+    """The store does not hold what was asked for."""
+
+    code = "store.not-found"
+    exit_status = 53
+
+
+class WireError(FieldrelayError):
+    """The network and the peers on it."""
+
+    code = "wire"
+    exit_status = 60
+
+
+class UnreachableError(WireError):
+    """No connection, or it broke and could not be resumed."""
+
+    code = "wire.unreachable"
+    exit_status = 61
+
+
+class NotFoundError(WireError):
+    """The peer says that it does not have it (404, or 403 as TUF allows)."""
+
+    code = "wire.not-found"
+    exit_status = 62
+
+
+class ProtocolError(WireError):
+    """The peer answered with something the protocol does not allow."""
+
+    code = "wire.protocol"
+    exit_status = 63
+
+
+class SlowError(WireError):
+    """The peer sends slower than the configured minimum rate (slow retrieval)."""
+
+    code = "wire.slow"
+    exit_status = 64
+
+
+class UnauthorizedError(WireError):
+    """The peer refuses our credential, or we refuse its."""
+
+    code = "wire.unauthorized"
+    exit_status = 65
+
+
+class PeerIdentityError(WireError):
+    """The peer's TLS identity is not the one that is trusted (a spoofed or wrong gateway)."""
+
+    code = "wire.identity"
+    exit_status = 66

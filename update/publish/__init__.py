@@ -1,0 +1,1 @@
+"""Building and signing images, bundles and repositories."""

@@ -1,0 +1,1 @@
+"""TUF and policy: what may run."""

@@ -1,0 +1,1 @@
+"""HTTP, DDI, mDNS and TLS."""
