@@ -1,0 +1,243 @@
+"""An upstream server of repositories that counts what leaves its socket and misbehaves on demand.
+
+It serves one folder over HTTP/1.1 (RFC 9110 and 9112: GET and HEAD, single and multiple ranges, keep-alive) and is
+used by the demo, the tests and dry runs. `Faults` makes it slow, cut, lying or limited; `Traffic` says what was sent:
+every byte written to a socket, and per path which byte ranges of the body, so that repeated bytes can be named.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from typing import Self
+from urllib.parse import unquote, urlsplit
+
+from update.chunks.ranges import Range, RangeNotSatisfiable, parse_range, part_head, tail
+
+_MAX_HEAD_BYTES = 64 << 10
+_MAX_RANGES = 1024
+_BLOCK_BYTES = 64 << 10
+
+
+@dataclass(slots=True)
+class Faults:
+    """How the server misbehaves; changed while it runs."""
+
+    bytes_per_s: int | None = None  # of all connections together
+    cut_after_bytes: int | None = None  # of each response body, then the connection is closed
+    ignore_ranges: bool = False  # always 200 and the whole file
+    first_range_only: bool = False  # answers only the first of several ranges
+    flip_byte: bool = False  # one wrong byte in each body
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What was sent since the start: `sent_bytes` at the socket, heads included; `bodies` per path as (start, length)."""
+
+    sent_bytes: int = 0
+    requests: int = 0
+    per_path_bytes: dict[str, int] = field(default_factory=dict)
+    bodies: dict[str, list[Range]] = field(default_factory=dict)
+
+    def repeated_bytes(self) -> int:
+        """Body bytes that were sent more than once."""
+        return sum(sum(part.length for part in parts) - _covered(parts) for parts in self.bodies.values())
+
+
+def _covered(parts: list[Range]) -> int:
+    """Size of the union of ranges."""
+    covered = end = 0
+    for part in sorted(parts, key=lambda part: part.start):
+        covered += max(0, part.start + part.length - max(end, part.start))
+        end = max(end, part.start + part.length)
+    return covered
+
+
+class UpstreamServer:
+    """Serves `root`; an async context manager. `url` ends without a slash."""
+
+    def __init__(self, root: Path, *, host: str = "127.0.0.1", port: int = 0, faults: Faults | None = None) -> None:
+        self.faults = faults or Faults()
+        self.traffic = Traffic()
+        self._root = root.resolve()
+        self._host, self._port = host, port
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+        self._next_send_s = 0.0
+
+    @property
+    def url(self) -> str:
+        """Base address, known once started."""
+        return f"http://{self._host}:{self._port}"
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listen; a port of 0 is chosen by the system and kept for later starts."""
+        self._server = await asyncio.start_server(self._accept, self._host, self._port, limit=_MAX_HEAD_BYTES)
+        self._port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Stop listening and cut every connection."""
+        if self._server is None:
+            return
+        self._server.close()
+        for task in tuple(self._connections):
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        await self._server.wait_closed()
+        self._server = None
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the requests of one connection."""
+        try:
+            while head := await _read_head(reader):
+                if not await self._answer(head, writer):
+                    break
+        except (ConnectionError, asyncio.LimitOverrunError, ValueError):
+            writer.transport.abort()
+        finally:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def _answer(self, head: "_Head", writer: asyncio.StreamWriter) -> bool:
+        """Send one response; False when the connection must end."""
+        self.traffic.requests += 1
+        reply = self._reply(head)
+        await self._send(writer, head.path, reply.head)
+        budget = self.faults.cut_after_bytes
+        for frame, part in () if head.method == "HEAD" else reply.parts:
+            await self._send(writer, head.path, frame)
+            if part is not None and reply.file is not None:
+                sent = await self._send_part(writer, head.path, reply.file, part, budget)
+                if sent < part.length:
+                    return False
+                budget = None if budget is None else budget - sent
+        return head.headers.get("connection", "").lower() != "close"
+
+    def _reply(self, head: "_Head") -> "_Reply":
+        file = self._file(head.path)
+        if head.method not in {"GET", "HEAD"}:
+            return _Reply.empty(HTTPStatus.METHOD_NOT_ALLOWED)
+        if file is None:
+            return _Reply.empty(HTTPStatus.NOT_FOUND)
+        size, wanted = file.stat().st_size, head.headers.get("range", "")
+        try:
+            ranges = parse_range(wanted, size, max_ranges=_MAX_RANGES) if wanted and not self.faults.ignore_ranges else None
+        except RangeNotSatisfiable:
+            return _Reply.empty(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, f"Content-Range: bytes */{size}\r\n")
+        if ranges and self.faults.first_range_only:
+            ranges = ranges[:1]
+        return _Reply.of(file, size, ranges)
+
+    def _file(self, path: str) -> Path | None:
+        """The file that a path names, or None; nothing outside the root."""
+        candidate = self._root.joinpath(*[part for part in unquote(path).split("/") if part]).resolve()
+        return candidate if candidate.is_relative_to(self._root) and candidate.is_file() else None
+
+    async def _send_part(self, writer: asyncio.StreamWriter, path: str, file: Path, part: Range, budget: int | None) -> int:
+        """Send a part of the body, at most `budget` bytes of it; returns how many."""
+        length = part.length if budget is None else min(part.length, budget)
+        sent = 0
+        with file.open("rb") as source:
+            source.seek(part.start)
+            while sent < length and (block := source.read(min(_BLOCK_BYTES, length - sent))):
+                if self.faults.flip_byte and not sent:
+                    block = bytes([block[0] ^ 1]) + block[1:]
+                await self._send(writer, path, block)
+                self._count(path, Range(part.start + sent, len(block)))
+                sent += len(block)
+        return sent
+
+    async def _send(self, writer: asyncio.StreamWriter, path: str, data: bytes) -> None:
+        """Write, count and keep to the rate."""
+        writer.write(data)
+        self.traffic.sent_bytes += len(data)
+        self.traffic.per_path_bytes[path] = self.traffic.per_path_bytes.get(path, 0) + len(data)
+        await writer.drain()
+        if self.faults.bytes_per_s:
+            now = asyncio.get_running_loop().time()
+            self._next_send_s = max(now, self._next_send_s) + len(data) / self.faults.bytes_per_s
+            await asyncio.sleep(self._next_send_s - now)
+
+    def _count(self, path: str, part: Range) -> None:
+        parts = self.traffic.bodies.setdefault(path, [])
+        if parts and parts[-1].start + parts[-1].length == part.start:
+            parts[-1] = Range(parts[-1].start, parts[-1].length + part.length)
+        else:
+            parts.append(part)
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """A parsed request head; header names are lower case."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+
+
+async def _read_head(reader: asyncio.StreamReader) -> _Head | None:
+    try:
+        raw = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError:
+        return None
+    first, *lines = raw.decode("latin-1").rstrip("\r\n").split("\r\n")
+    method, target, _version = first.split(" ")
+    pairs = (line.partition(":") for line in lines)
+    return _Head(method, urlsplit(target).path, {name.strip().lower(): value.strip() for name, _, value in pairs})
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """A response: its head, and the body as (bytes before the part, part of the file or None)."""
+
+    head: bytes
+    file: Path | None
+    parts: tuple[tuple[bytes, Range | None], ...]
+
+    @classmethod
+    def empty(cls, status: HTTPStatus, more: str = "") -> Self:
+        return cls(_status_line(status) + f"{more}Content-Length: 0\r\n\r\n".encode(), None, ())
+
+    @classmethod
+    def of(cls, file: Path, size: int, ranges: tuple[Range, ...] | None) -> Self:
+        if ranges is None:
+            head = f"Content-Type: application/octet-stream\r\nContent-Length: {size}\r\nAccept-Ranges: bytes\r\n\r\n"
+            return cls(_status_line(HTTPStatus.OK) + head.encode(), file, ((b"", Range(0, size)),))
+        if len(ranges) == 1:
+            last = ranges[0].start + ranges[0].length - 1
+            head = (
+                f"Content-Type: application/octet-stream\r\nContent-Length: {ranges[0].length}\r\n"
+                f"Content-Range: bytes {ranges[0].start}-{last}/{size}\r\n\r\n"
+            )
+            return cls(_status_line(HTTPStatus.PARTIAL_CONTENT) + head.encode(), file, ((b"", ranges[0]),))
+        boundary = secrets.token_hex(10)
+        parts = tuple(_multipart(boundary, ranges, size))
+        length = sum(len(frame) + (part.length if part else 0) for frame, part in parts)
+        head = f"Content-Type: multipart/byteranges; boundary={boundary}\r\nContent-Length: {length}\r\n\r\n"
+        return cls(_status_line(HTTPStatus.PARTIAL_CONTENT) + head.encode(), file, parts)
+
+
+def _multipart(boundary: str, ranges: tuple[Range, ...], size: int) -> Iterator[tuple[bytes, Range | None]]:
+    for part in ranges:
+        yield part_head(boundary, part, size), part
+    yield tail(boundary), None
+
+
+def _status_line(status: HTTPStatus) -> bytes:
+    return f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode()
