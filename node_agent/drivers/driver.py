@@ -63,16 +63,18 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a write did. The three byte counts are image bytes except `downloaded_bytes`, which are bytes off the wire."""
+    """What a write did. Counts are bytes of the image, except `downloaded_bytes`, which came off the wire.
+
+    `parts` maps each part's device, as sw-description names it, to the digest that pins its content: sha256 of the plain
+    image for a raw one, of the zchunk header for a delta.
+    """
 
     slot: str
     image_bytes: int
     downloaded_bytes: int  # compressed bytes received from the chunk source
     reused_bytes: int  # taken from the old slot, or in place already
     zero_bytes: int  # null chunks, written without download
-    parts: Mapping[str, Digest] = field(
-        default_factory=dict
-    )  # device as named in sw-description -> sha256 of the read-back content
+    parts: Mapping[str, Digest] = field(default_factory=dict)
 
 
 class Restart(StrEnum):
@@ -122,7 +124,10 @@ class Driver(Protocol):
         ...
 
     async def confirm(self) -> None:
-        """Keep the running slot for good; again is no error. Errors: `SlotError` if it is not what was activated, `BootloaderError`."""
+        """Keep the running slot for good; again is no error.
+
+        Errors: `SlotError` if it is not what was activated, `BootloaderError`.
+        """
         ...
 
     async def revert(self) -> None:
