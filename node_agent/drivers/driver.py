@@ -40,13 +40,18 @@ class SlotState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SlotStatus:
-    """One slot as the device and the driver's records tell it; version and bundle are None where nobody recorded them."""
+    """One slot as the device and the driver's records tell it; version and bundle are None where nobody recorded them.
+
+    `trial` tells the two kinds of PENDING apart: an activated slot is on trial (it starts next, or runs now), a slot that
+    was only written is not.
+    """
 
     name: str
     state: SlotState
     version: str | None
     bundle: Digest | None
     booted: bool
+    trial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
