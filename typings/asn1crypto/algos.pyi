@@ -1,0 +1,29 @@
+# Only what Fieldrelay uses of asn1crypto 1.5.
+from typing import Literal, overload
+
+from asn1crypto.core import Integer, ObjectIdentifier, Sequence
+
+class DigestAlgorithm(Sequence):
+    def __getitem__(self, key: Literal["algorithm"]) -> ObjectIdentifier: ...
+
+class MaskGenAlgorithm(Sequence):
+    @overload
+    def __getitem__(self, key: Literal["algorithm"]) -> ObjectIdentifier: ...
+    @overload
+    def __getitem__(self, key: Literal["parameters"]) -> DigestAlgorithm: ...
+
+class RSASSAPSSParams(Sequence):
+    @overload
+    def __getitem__(self, key: Literal["hash_algorithm"]) -> DigestAlgorithm: ...
+    @overload
+    def __getitem__(self, key: Literal["mask_gen_algorithm"]) -> MaskGenAlgorithm: ...
+    @overload
+    def __getitem__(self, key: Literal["salt_length"]) -> Integer: ...
+    @overload
+    def __getitem__(self, key: Literal["trailer_field"]) -> ObjectIdentifier: ...
+
+class SignedDigestAlgorithm(Sequence):
+    @overload
+    def __getitem__(self, key: Literal["algorithm"]) -> ObjectIdentifier: ...
+    @overload
+    def __getitem__(self, key: Literal["parameters"]) -> RSASSAPSSParams: ...
