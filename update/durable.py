@@ -7,6 +7,8 @@ The rules, from the semantics of POSIX file systems (fsync(2), rename(2)):
    A reader finds the old or the new content, never a mixture.
 3. A growing file is appended and fsynced; its reader must recognise a torn last record by itself (a checksum).
 4. A new folder is durable after fsync of its parent.
+5. A process may be killed while the machine runs on: the next process then sees names that are not on disk yet. What it
+   finds and relies on it syncs once itself (`append`, `make_folder` and `remove` do; `sync_folder` is for the rest).
 
 Every primitive announces itself to the `observe` callback *before* it acts. Tests record the operations and replay
 every prefix of them with unsynced data lost, torn or reordered; crash tests raise from the callback.
@@ -14,6 +16,7 @@ every prefix of them with unsynced data lost, torn or reordered; crash tests rai
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -68,24 +71,33 @@ class Disk:
 
     def __init__(self, observe: Observer = _ignore) -> None:
         self._observe = observe
+        self._settled: set[Path] = set()  # names that this object has seen synced (rule 5)
 
     def write_file(self, path: Path, data: bytes, *, mode: int = 0o644) -> None:
-        """Replace the whole of `path` (rule 2). Parent folders must exist."""
+        """Replace the whole of `path` (rule 2). Parent folders must exist; a failure leaves the old content and no rest."""
         temporary = path.with_name(f".{path.name}{_TEMPORARY_SUFFIX}")
-        with self.open(temporary, fresh=True, mode=mode) as file:
-            file.write_at(0, data)
-            file.sync()
-        self._rename(temporary, path)
+        try:
+            with self.open(temporary, fresh=True, mode=mode) as file:
+                file.write_at(0, data)
+                file.sync()
+            self._rename(temporary, path)
+        except StoreError:
+            self._forget(temporary)
+            raise
         self._sync_folder(path.parent)
 
     def append(self, path: Path, data: bytes, *, mode: int = 0o644) -> None:
-        """Append one record and sync it (rule 3); a new file's name is synced too."""
-        existed = path.exists()
+        """Append one record and sync it (rule 3); a name that is new, or new to this object, is synced too (rule 5).
+
+        After a crash the file may end in part of a record: its owner cuts that off (`open`, `truncate`) before it appends.
+        """
+        settled = path in self._settled and path.exists()
         with self.open(path, mode=mode) as file:
             file.write_at(file.size(), data)
             file.sync()
-        if not existed:
+        if not settled:
             self._sync_folder(path.parent)
+            self._settled.add(path)
 
     def publish(self, staged: Path, final: Path) -> None:
         """Move a completely written and synced file to its final name, durably, within one file system.
@@ -100,20 +112,25 @@ class Disk:
     def make_folder(self, path: Path, *, mode: int = 0o755) -> None:
         """Make `path` and its missing parents, each durable in its own parent (rule 4)."""
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+        found = missing[-1].parent if missing else path
+        if found not in self._settled and os.access(found.parent, os.W_OK):  # else it was not made by this program
+            self._sync_folder(found.parent)
         for folder in reversed(missing):
             self._observe(Operation(Kind.MAKE_FOLDER, folder))
             with _named(folder, "make the folder"):
                 folder.mkdir(mode=mode, exist_ok=True)
             self._sync_folder(folder.parent)
+        self._settled.update((found, *missing))
 
     def remove(self, path: Path) -> None:
-        """Remove a file durably; one that is not there is no error."""
-        if not path.exists() and not path.is_symlink():
-            return
-        self._observe(Operation(Kind.REMOVE, path))
-        with _named(path, "remove"), suppress(FileNotFoundError):
-            path.unlink()
-        self._sync_folder(path.parent)
+        """Remove a file durably; one that is not there is no error, and is durably not there afterwards (rule 5)."""
+        self._settled.discard(path)
+        if path.exists() or path.is_symlink():
+            self._observe(Operation(Kind.REMOVE, path))
+            with _named(path, "remove"), suppress(FileNotFoundError):
+                path.unlink()
+        if path.parent.exists():
+            self._sync_folder(path.parent)
 
     def open(self, path: Path, *, fresh: bool = False, mode: int = 0o644) -> "DurableFile":
         """Open for positioned reads and writes; `fresh` empties it. The name is not synced: publish or append does that."""
@@ -121,7 +138,10 @@ class Disk:
             self._observe(Operation(Kind.CREATE, path))
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_TRUNC if fresh else 0)
         with _named(path, "open"):
-            return DurableFile(path, os.open(path, flags, mode), self._observe)
+            file = DurableFile(path, os.open(path, flags, mode), self._observe)
+        if fresh:
+            file.restrict(mode)
+        return file
 
     def open_device(self, path: Path) -> "DurableFile":
         """Open an existing slot (block device or file, symbolic links as in /dev/disk followed) for writing; never creates."""
@@ -136,6 +156,13 @@ class Disk:
         self._observe(Operation(Kind.RENAME, source, target=target))
         with _named(target, "rename to"):
             source.replace(target)
+
+    def _forget(self, temporary: Path) -> None:
+        """Take away what a failed write left; best effort, since the next write of the same file empties it anyway."""
+        if temporary.exists():
+            self._observe(Operation(Kind.REMOVE, temporary))
+            with suppress(OSError):
+                temporary.unlink()
 
     def _sync_folder(self, folder: Path) -> None:
         self._observe(Operation(Kind.SYNC_FOLDER, folder))
@@ -164,6 +191,13 @@ class DurableFile:
     def fileno(self) -> int:
         """The descriptor, for positioned reads and sendfile."""
         return self._descriptor
+
+    def restrict(self, mode: int) -> None:
+        """Take away every permission that `mode` lacks: a file left by an earlier run may have been more open."""
+        present = stat.S_IMODE(os.fstat(self._descriptor).st_mode)
+        if present & ~mode:
+            with _named(self.path, "restrict"):
+                os.fchmod(self._descriptor, present & mode)
 
     def size(self) -> int:
         """Size in bytes; of a block device its capacity."""
