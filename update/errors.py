@@ -338,6 +338,13 @@ class ProtocolError(WireError):
     exit_status = 63
 
 
+class RangeNotSatisfiableError(WireError):
+    """A Range header that no part of the file satisfies, or whose ranges overlap (416)."""
+
+    code = "wire.range"
+    exit_status = 63
+
+
 class SlowError(WireError):
     """The peer sends slower than the configured minimum rate (slow retrieval)."""
 
