@@ -1,0 +1,78 @@
+"""Run one program with a time limit and bounded output: for health checks and hooks, which others write.
+
+A program is a list of arguments, never a shell's line. It gets its own process group, so that what it started ends with
+it; it gets no terminal; and of what it prints only the end is kept, because that is where the reason stands.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+KEPT_BYTES = 2048
+_BLOCK_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a program ended; `status` is None when its time ran out or it could not be started, `output` its last bytes."""
+
+    status: int | None
+    output: str
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it ended by itself with status 0."""
+        return self.status == 0
+
+    def describe(self) -> str:
+        """What went wrong, for a message."""
+        how = "did not end by itself" if self.status is None else f"ended with status {self.status}"
+        return f"{how}: {self.output}" if self.output else how
+
+
+async def run_program(arguments: Sequence[str], *, timeout_s: float, environment: Mapping[str, str]) -> Ended:
+    """Run to the end or to `timeout_s`; never raises for what the program does. `environment` is added to this process's."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        return Ended(None, f"cannot start {arguments[0]!r}: {error}")
+    tail = bytearray()
+    try:
+        async with asyncio.timeout(timeout_s):
+            await _drain(process, tail)
+            await process.wait()
+    except TimeoutError:
+        return Ended(None, f"stopped after {timeout_s:g} s; {_text(tail)}".rstrip("; "))
+    finally:
+        await _end_group(process)
+    return Ended(process.returncode, _text(tail))
+
+
+async def _drain(process: asyncio.subprocess.Process, tail: bytearray) -> None:
+    """Read until the program closes its output; keep the last `KEPT_BYTES`."""
+    if process.stdout is None:
+        return
+    while block := await process.stdout.read(_BLOCK_BYTES):
+        tail.extend(block)
+        del tail[:-KEPT_BYTES]
+
+
+async def _end_group(process: asyncio.subprocess.Process) -> None:
+    """End the program and whatever it left behind in its own process group."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
+
+
+def _text(tail: bytearray) -> str:
+    return tail.decode("utf-8", "replace").strip()
