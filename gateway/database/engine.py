@@ -1,0 +1,130 @@
+"""Opening the database and its units of work.
+
+SQLite is the embedded default: WAL, so that readers never wait for the writer; `synchronous=FULL`, so that what was
+committed survives a power loss (sqlite.org/pragma.html#pragma_synchronous); foreign keys on. The driver's own transaction
+handling is switched off, because it begins a transaction only at the first change: a transaction that reads before it
+writes could then find itself unable to write. A unit of work that writes takes the write lock at once instead.
+
+PostgreSQL needs none of this; its URL is `postgresql+asyncpg://...`.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from pathlib import Path
+from typing import Self
+
+from sqlalchemy import URL, Connection, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from gateway.database.schema import upgrade
+from update.errors import BusyError, ConfigurationError, CorruptError, FieldrelayError, NoSpaceError, StoreError
+
+Transaction = AsyncConnection
+"""What every query function takes: one connection inside one unit of work."""
+
+_BUSY_TIMEOUT_MS = 5000
+_SQLITE_PRAGMAS = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    "PRAGMA foreign_keys=ON",
+    f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}",
+)
+_WRITING = "fieldrelay_writing"
+
+
+def sqlite_url(file: Path) -> str:
+    """The URL of an SQLite database in `file`."""
+    return URL.create("sqlite+aiosqlite", database=str(file)).render_as_string()
+
+
+class Database:
+    """The gateway's database. Use `open`; errors: `StoreError` and its kin, `BusyError`, `FormatVersionError`."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._is_sqlite = engine.dialect.name == "sqlite"
+        # SQLite has one writer at a time; waiting here is fair and wakes at once, its own busy handler polls.
+        self._writer: AbstractAsyncContextManager[object] = asyncio.Lock() if self._is_sqlite else nullcontext()
+
+    @classmethod
+    async def open(cls, url: str) -> Self:
+        """Connect, and bring the tables to this release's version."""
+        database = cls(_make_engine(url))
+        try:
+            async with database.writing() as transaction:
+                await transaction.run_sync(upgrade)
+        except BaseException:  # whatever happened, the driver's thread must not outlive the attempt
+            await database.close()
+            raise
+        return database
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncGenerator[Transaction]:
+        """A unit of work that changes nothing: one consistent view."""
+        async with _translated(), self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncGenerator[Transaction]:
+        """A unit of work: all of it is durable when the block ends, none of it if the block raises."""
+        async with _translated(), self._writer, self._engine.connect() as connection:
+            writer = await connection.execution_options(**{_WRITING: True})
+            async with writer.begin():
+                yield writer
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._engine.dispose()
+
+
+def _make_engine(url: str) -> AsyncEngine:
+    try:
+        engine = create_async_engine(url)
+    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+        raise ConfigurationError(
+            "gateway.database is no URL of a database that this installation can use; "
+            "leave it empty for SQLite, or install the extra 'postgresql' and use postgresql+asyncpg://"
+        ) from error
+    if engine.dialect.name == "sqlite":
+        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    try:
+        for pragma in _SQLITE_PRAGMAS:
+            cursor.execute(pragma)
+    finally:
+        cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITING) else "BEGIN")
+
+
+@asynccontextmanager
+async def _translated() -> AsyncGenerator[None]:
+    """Errors of the driver as leaves of the tree."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise _named(error) from error
+
+
+def _named(error: DBAPIError) -> FieldrelayError:
+    match getattr(error.orig, "sqlite_errorname", ""):
+        case "SQLITE_FULL":
+            return NoSpaceError("the database cannot grow: no space left on its disk; free space and try again")
+        case "SQLITE_BUSY" | "SQLITE_LOCKED" | "SQLITE_BUSY_SNAPSHOT":
+            return BusyError(f"another process held the database for {_BUSY_TIMEOUT_MS} ms; end it and try again")
+        case "SQLITE_CORRUPT" | "SQLITE_NOTADB":
+            return CorruptError("the database file is damaged: restore it from a backup, or move it away and start anew")
+        case _:
+            return StoreError(f"the database refused: {error.orig}")

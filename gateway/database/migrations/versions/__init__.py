@@ -1,0 +1,1 @@
+"""One file per step. A released step is never changed: later tables come by a later step."""

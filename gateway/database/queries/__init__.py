@@ -1,0 +1,1 @@
+"""Queries by table: each takes the caller's transaction and returns records, never rows."""

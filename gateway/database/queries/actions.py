@@ -1,0 +1,111 @@
+"""Actions: what is wanted on which node, from the order to the end."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from sqlalchemy import Row, func, insert, select, update
+
+from gateway.database.engine import Transaction
+from gateway.database.records import Action, ActionOutcome, ActionState, Commit, End, Release
+from gateway.database.tables import actions as table
+from gateway.database.tables import as_utc, as_utc_or_none
+from update.digest import Digest
+
+
+async def add(
+    transaction: Transaction,
+    node: str,
+    release: Release,
+    *,
+    fence: int,
+    assigner: str,
+    requested_by: str,
+    reason: str,
+    now: datetime,
+) -> Action:
+    """Add an open action. `fence` comes from `nodes.raise_fence` of the same transaction."""
+    values: dict[str, object] = {
+        "node": node,
+        "repository": release.repository,
+        "path": release.path,
+        "sha256": release.sha256,
+        "length": release.length,
+        "version": release.version,
+        "fence": fence,
+        "commit": Commit.COMMIT,
+        "state": ActionState.OPEN,
+        "assigner": assigner,
+        "requested_by": requested_by,
+        "reason": reason,
+        "created": as_utc(now),
+    }
+    return _record((await transaction.execute(insert(table).values(values).returning(table))).one())
+
+
+async def find(transaction: Transaction, action: int) -> Action | None:
+    """The action of that id."""
+    row = (await transaction.execute(select(table).where(table.c.id == action))).one_or_none()
+    return None if row is None else _record(row)
+
+
+async def unfinished(transaction: Transaction, node: str) -> tuple[Action, ...]:
+    """The actions of a node that are not closed, oldest first."""
+    statement = select(table).where(table.c.node == node, table.c.state != ActionState.CLOSED).order_by(table.c.fence)
+    return tuple(_record(row) for row in await transaction.execute(statement))
+
+
+async def latest(transaction: Transaction) -> Mapping[str, Action]:
+    """The newest action of every node that ever had one."""
+    newest = select(func.max(table.c.id)).group_by(table.c.node)
+    rows = await transaction.execute(select(table).where(table.c.id.in_(newest)))
+    return {row.node: _record(row) for row in rows}
+
+
+async def mark_offered(transaction: Transaction, action: int, *, now: datetime) -> None:
+    """Note when a node was first told of an action: from then on it may have begun, and must be told of a cancel."""
+    statement = update(table).where(table.c.id == action, table.c.offered.is_(None)).values(offered=as_utc(now))
+    await transaction.execute(statement)
+
+
+async def mark_cancelling(transaction: Transaction, action: int, *, superseded_by: int | None) -> None:
+    """Ask the node to let go of an open action."""
+    values = {"state": ActionState.CANCELLING, "superseded_by": superseded_by}
+    await transaction.execute(update(table).where(table.c.id == action, table.c.state == ActionState.OPEN).values(values))
+
+
+async def reopen(transaction: Transaction, action: int) -> None:
+    """The node will not let go: the action runs to its own end."""
+    statement = update(table).where(table.c.id == action, table.c.state == ActionState.CANCELLING)
+    await transaction.execute(statement.values(state=ActionState.OPEN))
+
+
+async def close(transaction: Transaction, action: int, end: End, *, superseded_by: int | None = None) -> None:
+    """Book the end of an action, once: what is closed stays as it was closed."""
+    values: dict[str, object] = {
+        "state": ActionState.CLOSED,
+        "ended": as_utc(end.at),
+        "outcome": end.outcome,
+        "code": end.code,
+        "message": end.message,
+    }
+    if superseded_by is not None:
+        values["superseded_by"] = superseded_by
+    await transaction.execute(update(table).where(table.c.id == action, table.c.state != ActionState.CLOSED).values(values))
+
+
+def _record(row: Row[tuple[object, ...]]) -> Action:
+    return Action(
+        id=row.id,
+        node=row.node,
+        release=Release(row.repository, row.path, Digest(row.sha256), row.length, row.version),
+        fence=row.fence,
+        commit=Commit(row.commit),
+        state=ActionState(row.state),
+        assigner=row.assigner,
+        requested_by=row.requested_by,
+        reason=row.reason,
+        created=as_utc(row.created),
+        offered=as_utc_or_none(row.offered),
+        superseded_by=row.superseded_by,
+        end=None if row.ended is None else End(as_utc(row.ended), ActionOutcome(row.outcome), row.code, row.message),
+    )

@@ -1,0 +1,96 @@
+"""Nodes: who they are, what they run, and the fence that orders what they are told."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from sqlalchemy import Row, insert, select, update
+
+from gateway.database.engine import Transaction
+from gateway.database.records import SITE, ClientKind, Node, Running
+from gateway.database.tables import as_utc
+from gateway.database.tables import nodes as table
+from update.digest import Digest
+from update.identity import Hardware
+
+
+async def find(transaction: Transaction, node: str) -> Node | None:
+    """The node of that name."""
+    row = (await transaction.execute(select(table).where(table.c.id == node))).one_or_none()
+    return None if row is None else _record(row)
+
+
+async def everyone(transaction: Transaction) -> tuple[Node, ...]:
+    """All nodes, by name."""
+    return tuple(_record(row) for row in await transaction.execute(select(table).order_by(table.c.id)))
+
+
+async def register(transaction: Transaction, node: str, *, fingerprint: Digest, now: datetime) -> Node:
+    """Add a node at its first contact: it runs something unknown, and is asked for its attributes."""
+    values: dict[str, object] = {
+        "id": node,
+        "kind": ClientKind.AGENT,
+        "assigner": SITE,
+        "fingerprint": fingerprint,
+        "hardware": "",
+        "attributes": {},
+        "attributes_wanted": True,
+        "running_version": "",
+        "running_sha256": "",
+        "slot": "",
+        "fence": 0,
+        "first_seen": as_utc(now),
+        "last_seen": as_utc(now),
+    }
+    return _record((await transaction.execute(insert(table).values(values).returning(table))).one())
+
+
+async def seen(transaction: Transaction, node: str, *, fingerprint: Digest, now: datetime) -> None:
+    """Note that a node was here, and with which certificate."""
+    await _change(transaction, node, fingerprint=fingerprint, last_seen=as_utc(now))
+
+
+async def describe(
+    transaction: Transaction, node: str, *, attributes: Mapping[str, str], hardware: Hardware | None, running: Running
+) -> None:
+    """Replace what a node says of itself; its attributes are not asked for again until something changes."""
+    await _change(
+        transaction,
+        node,
+        attributes=dict(attributes),
+        attributes_wanted=False,
+        hardware="" if hardware is None else str(hardware),
+        running_version=running.version,
+        running_sha256=running.sha256,
+        slot=running.slot,
+    )
+
+
+async def ask_attributes(transaction: Transaction, node: str) -> None:
+    """Ask the node for its attributes at its next poll."""
+    await _change(transaction, node, attributes_wanted=True)
+
+
+async def raise_fence(transaction: Transaction, node: str) -> int:
+    """The next fence of a node: every later one is larger, for ever."""
+    statement = update(table).where(table.c.id == node).values(fence=table.c.fence + 1).returning(table.c.fence)
+    return int((await transaction.execute(statement)).scalar_one())
+
+
+async def _change(transaction: Transaction, node: str, **values: object) -> None:
+    await transaction.execute(update(table).where(table.c.id == node).values(values))
+
+
+def _record(row: Row[tuple[object, ...]]) -> Node:
+    return Node(
+        id=row.id,
+        kind=ClientKind(row.kind),
+        assigner=row.assigner,
+        fingerprint=Digest(row.fingerprint),
+        hardware=Hardware.parse(row.hardware) if row.hardware else None,
+        attributes=row.attributes,
+        attributes_wanted=row.attributes_wanted,
+        running=Running(row.running_version, row.running_sha256, row.slot),
+        fence=row.fence,
+        first_seen=as_utc(row.first_seen),
+        last_seen=as_utc(row.last_seen),
+    )

@@ -1,0 +1,52 @@
+"""Reports: what nodes said about their actions, each kept once however often it was sent."""
+
+from sqlalchemy import Row, insert, select
+
+from gateway.database.engine import Transaction
+from gateway.database.records import ReportRecord
+from gateway.database.tables import as_utc
+from gateway.database.tables import reports as table
+
+
+async def add(transaction: Transaction, report: ReportRecord) -> bool:
+    """Keep a report; False, and nothing changed, if the node sent this one before.
+
+    Two connections adding the same report at once cannot happen with SQLite's one writer; on PostgreSQL the second
+    fails on the unique key, and its node sends again.
+    """
+    same = select(table.c.id).where(table.c.node == report.node, table.c.report == report.report)
+    if (await transaction.execute(same)).first() is not None:
+        return False
+    values: dict[str, object] = {
+        "action": report.action,
+        "node": report.node,
+        "report": report.report,
+        "sequence": report.sequence,
+        "received": as_utc(report.received),
+        "execution": report.execution,
+        "finished": report.finished,
+        "details": list(report.details),
+        "body": None if report.body is None else dict(report.body),
+    }
+    await transaction.execute(insert(table).values(values))
+    return True
+
+
+async def of_action(transaction: Transaction, action: int) -> tuple[ReportRecord, ...]:
+    """The reports about an action in the order in which they came."""
+    statement = select(table).where(table.c.action == action).order_by(table.c.id)
+    return tuple(_record(row) for row in await transaction.execute(statement))
+
+
+def _record(row: Row[tuple[object, ...]]) -> ReportRecord:
+    return ReportRecord(
+        action=row.action,
+        node=row.node,
+        report=row.report,
+        sequence=row.sequence,
+        received=as_utc(row.received),
+        execution=row.execution,
+        finished=row.finished,
+        details=tuple(row.details),
+        body=row.body,
+    )
