@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
-from update.chunks.ranges import Range, RangeNotSatisfiable, parse_range, part_head, tail
+from update.chunks.ranges import Range, parse_range, part_head, tail
+from update.errors import RangeNotSatisfiableError
 
 _MAX_HEAD_BYTES = 64 << 10
 _MAX_RANGES = 1024
@@ -138,7 +139,7 @@ class UpstreamServer:
         size, wanted = file.stat().st_size, head.headers.get("range", "")
         try:
             ranges = parse_range(wanted, size, max_ranges=_MAX_RANGES) if wanted and not self.faults.ignore_ranges else None
-        except RangeNotSatisfiable:
+        except RangeNotSatisfiableError:
             return _Reply.empty(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, f"Content-Range: bytes */{size}\r\n")
         if ranges and self.faults.first_range_only:
             ranges = ranges[:1]

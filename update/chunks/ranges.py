@@ -54,7 +54,7 @@ def parse_range(header: str, size: int, *, max_ranges: int = MAX_RANGES) -> tupl
     asked = [_parse_spec(spec.strip(" \t"), size) for spec in specs.split(",")]
     if None in asked:
         return None
-    ranges = tuple(part for part in asked if part)
+    ranges = tuple(part for part in asked if part is not None and part.length)
     if not ranges:
         raise RangeNotSatisfiableError(f"no range of {header[:80]!r} lies within the {size} bytes there are")
     for before, after in pairwise(sorted(ranges)):
