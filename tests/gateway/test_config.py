@@ -1,0 +1,210 @@
+import dataclasses
+import re
+import tomllib
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.config import (
+    CODE_SIGNING,
+    MAX_FILE_BYTES,
+    ContentSection,
+    GatewayConfig,
+    LogLevel,
+    RepositorySection,
+    load_config,
+    parse_config,
+)
+from update.errors import ConfigurationError, FormatVersionError
+
+SAMPLE = Path(__file__).parents[2] / "configs" / "gateway.toml"
+NO_DEFAULT = {"wan", "repository.name", "repository.root", "repository.upstreams"}
+FILE = Path("/etc/fieldrelay/gateway.toml")
+REPOSITORY = 'format_version = 1\n[[repository]]\nname = "v"\nroot = "root.json"\nupstreams = ["https://u.example/v"]\n'
+
+
+def sample_values() -> dict[str, object]:
+    """The sample with its keys uncommented."""
+    return tomllib.loads(re.sub(r"^#(?=[a-z_\[])", "", SAMPLE.read_text(), flags=re.MULTILINE))
+
+
+def section_fields(section: type) -> dict[str, object]:
+    return {each.name: each for each in dataclasses.fields(section)}
+
+
+def test_the_sample_means_the_defaults_as_it_stands() -> None:
+    assert load_config(SAMPLE) == GatewayConfig(format_version=1)
+
+
+def test_the_sample_shows_every_key_of_every_section() -> None:
+    def check(shown: object, defaults: object, where: str) -> None:
+        assert isinstance(shown, dict)
+        assert dataclasses.is_dataclass(defaults)
+        assert set(shown) == {each.name for each in dataclasses.fields(defaults)}, where
+        for key, value in shown.items():
+            default = getattr(defaults, key)
+            if isinstance(value, dict):
+                check(value, default, key)
+            elif where not in NO_DEFAULT and f"{where}.{key}" not in NO_DEFAULT:
+                plain = str(default) if isinstance(default, Path) else default
+                assert (tuple(value) if isinstance(value, list) else value) == plain, f"{where}.{key}"
+
+    values = sample_values()
+    repositories = values.pop("repository")
+    assert isinstance(repositories, list)
+    check(repositories[0], RepositorySection(name="x", root=Path("x"), upstreams=("x",)), "repository")
+    for name, section in values.items():
+        if name != "format_version":
+            check(section, getattr(GatewayConfig(format_version=1), name), name)
+    assert set(values) | {"repository"} == set(section_fields(GatewayConfig))
+
+
+def test_the_sample_uncommented_is_valid() -> None:
+    text = re.sub(r"^#(?=[a-z_\[])", "", SAMPLE.read_text(), flags=re.MULTILINE)
+    config = parse_config(text, FILE)
+    assert config.repository[0].upstreams == ("https://updates.example/vendor", "/srv/mirror/vendor")
+    assert config.wan.interface == "wan0"
+
+
+def test_every_key_of_the_sample_is_explained() -> None:
+    lines = SAMPLE.read_text().splitlines()
+    bare = [line for before, line in pairwise(lines) if re.match(r"#[a-z_]+ = ", line) and not before.strip()]
+    assert bare == []
+
+
+def test_every_mistake_is_named_at_once_with_its_key() -> None:
+    text = """
+        format_version = 1
+        gatway = {}
+        [south]
+        port = "8443"
+        interfaces = ["eth0", "a name much too long"]
+        [log]
+        level = "loud"
+        [[repository]]
+        name = "../up"
+        root = "root.json"
+        upstreams = []
+        cms_threshhold = 2
+    """
+    with pytest.raises(ConfigurationError) as caught:
+        parse_config(text, FILE)
+    message = str(caught.value)
+    for key in (
+        "gatway: no such key",
+        "south.port: ",
+        "south.interfaces[1]: a network interface has",
+        "log.level: ",
+        "repository[0].name: ",
+        "repository[0].upstreams: ",
+        "repository[0].cms_threshhold: no such key",
+    ):
+        assert key in message
+    assert str(FILE) in message
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ("[south]\nport = 0", "south.port"),
+        ("[south]\nport = true", "south.port"),
+        ("[south]\nport = 65536", "south.port"),
+        ("[south]\naddresses = []", "south.addresses"),
+        ('[south]\naddresses = ["gateway.example"]', "south.addresses[0]"),
+        ("[south]\npolling_interval_s = 86400", "south.polling_interval_s"),
+        ('[south]\ncontent = {enabled = "yes"}', "south.content.enabled"),
+        ('[wan]\nproxy = "socks5://p"', "wan.proxy"),
+        ('[wan]\nproxy = "http://user:secret@p"', "wan.proxy"),
+        ('[wan]\nsource_address = "eth0"', "wan.source_address"),
+        ("[store]\nquota_bytes = -1", "store.quota_bytes"),
+        ("[store]\nquota_bytes = 1.5", "store.quota_bytes"),
+        ("[control]\nallowed_uids = [-1]", "control.allowed_uids[0]"),
+        ('[log]\nformat = "xml"', "log.format"),
+        ('[gateway]\nname = ""', "gateway.name"),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_refused_by_key(line: str, key: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(f"{key}: ")) as caught:
+        parse_config(f"format_version = 1\n{line}\n", FILE)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ('cms_purpose = "codeSigning"', "repository[0].cms_purpose"),
+        ("cms_threshold = 0", "repository[0].cms_threshold"),
+        ('hardware = ["board"]', "repository[0].hardware[0]"),
+        ('upstreams = ["ftp://u/v"]', "repository[0].upstreams"),
+    ],
+)
+def test_a_repository_that_cannot_be_meant_is_refused_by_key(line: str, key: str) -> None:
+    text = re.sub(r"upstreams.*\n", "", REPOSITORY) if line.startswith("upstreams") else REPOSITORY
+    with pytest.raises(ConfigurationError, match=re.escape(key)):
+        parse_config(f"{text}{line}\n", FILE)
+
+
+def test_two_repositories_of_one_name_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="given twice: v"):
+        parse_config(REPOSITORY + REPOSITORY.removeprefix("format_version = 1\n"), FILE)
+
+
+def test_relative_paths_are_meant_from_the_folder_of_the_file() -> None:
+    text = REPOSITORY.replace('"https://u.example/v"', '"https://u.example/v", "mirror", "/srv/m"') + 'cms_roots = ["ca.pem"]\n'
+    config = parse_config(text + '[gateway]\nstate = "state"\n[wan]\nextra_ca = "x.pem"\n', FILE)
+    (repository,) = config.repository
+    assert repository.root == FILE.parent / "root.json"
+    assert repository.upstreams == ("https://u.example/v", "/etc/fieldrelay/mirror", "/srv/m")
+    assert repository.cms_roots == (FILE.parent / "ca.pem",)
+    assert (config.gateway.state, config.wan.extra_ca) == (FILE.parent / "state", FILE.parent / "x.pem")
+    assert config.control.socket == Path("/run/fieldrelay/control.sock")
+
+
+def test_what_is_not_said_is_the_default() -> None:
+    config = parse_config(REPOSITORY, FILE)
+    assert config.repository[0].cms_purpose == CODE_SIGNING
+    assert config.south.content == ContentSection()
+    assert config.log.level is LogLevel.INFO
+
+
+def test_a_newer_format_is_refused_before_its_keys_are_judged() -> None:
+    with pytest.raises(FormatVersionError, match="format_version 2"):
+        parse_config("format_version = 2\nkey_of_tomorrow = 1\n", FILE)
+
+
+@pytest.mark.parametrize("text", ["", "format_version = 0", "format_version = '1'", "[south]\n", "format_version = true"])
+def test_a_file_without_a_valid_format_version_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="format_version: "):
+        parse_config(text, FILE)
+
+
+def test_a_file_nested_without_end_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="not TOML"):
+        parse_config("x = " + "[" * 10_000, FILE)
+
+
+def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="gateway init"):
+        load_config(tmp_path / "missing.toml")
+
+
+def test_a_file_too_large_or_not_text_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_bytes(b"#" * (MAX_FILE_BYTES + 1))
+    with pytest.raises(ConfigurationError, match="larger"):
+        load_config(file)
+    file.write_bytes(b"format_version = \xff")
+    with pytest.raises(ConfigurationError, match="UTF-8"):
+        load_config(file)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=200) | st.text(alphabet="[]{}=\"',.#\n repositoysuh123", max_size=200))
+def test_hostile_text_raises_only_the_named_errors(text: str) -> None:
+    try:
+        parse_config("format_version = 1\n" + text, FILE)
+    except (ConfigurationError, FormatVersionError):
+        return
