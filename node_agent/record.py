@@ -36,15 +36,15 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The journal's record. `run` identifies this attempt in reports; `tries` counts the entries into `state`.
+    """The journal's record.
 
+    `tries` counts the entries into `state`; `cancel` is the cancellation that ended the update, where one did.
     `held` says what each slot holds as far as this agent wrote and verified it, by slot name.
     """
 
     state: State = State.IDLE
     tries: _Count = 0
     action: _Text = ""
-    run: _Text = ""
     fence: _Count = 0
     highest_fence: _Count = 0
     release: Release | None = None
@@ -53,6 +53,7 @@ class Entry:
     outcome: Outcome | None = None
     code: _Text = ""
     message: _Text = ""
+    cancel: _Text = ""
     held: Annotated[tuple[tuple[_Text, Release], ...], Field(max_length=64)] = ()
 
     def enter(self, state: State) -> "Entry":
@@ -66,7 +67,11 @@ class Entry:
 
     def ended(self, outcome: Outcome, code: str = "", message: str = "") -> "Entry":
         """The same record with an outcome; the message is cut to what a report carries."""
-        return replace(self, outcome=outcome, code=code, message=message[:MAX_MESSAGE_CHARACTERS])
+        return replace(self.because(code, message), outcome=outcome)
+
+    def because(self, code: str, message: str) -> "Entry":
+        """The same record with the reason of what is done now."""
+        return replace(self, code=code, message=message[:MAX_MESSAGE_CHARACTERS])
 
     def in_slot(self, slot: str) -> Release | None:
         """What `slot` holds, if this agent wrote it."""

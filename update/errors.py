@@ -170,6 +170,13 @@ class LengthOrHashError(TrustError):
     exit_status = 25
 
 
+class FenceError(TrustError):
+    """An order from an assigner whose lease is over: a newer one was seen already."""
+
+    code = "trust.fence"
+    exit_status = 22
+
+
 class BundleError(FieldrelayError):
     """The bundle file."""
 

@@ -1,0 +1,65 @@
+"""Where orders come from and where reports go: an assigner behind DDI, or a file that somebody put in front of the agent.
+
+An order is a *hint*: it says which target shall run, and the agent resolves that target in its own verified metadata. It
+never says what to trust. `fence` is the assigner's lease number; an order of an older lease is refused.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from node_agent.record import Report
+from update.digest import Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """An order to run something: a target of a repository, or a local `file`. `length` is in bytes, None if not said.
+
+    `may_write` is False while the assigner wants it only downloaded (a maintenance window is closed).
+    """
+
+    action: str
+    fence: int = 0
+    repository: str = ""
+    target: str = ""
+    sha256: Digest | None = None
+    length: int | None = None
+    file: Path | None = None
+    may_write: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The order to stop `action`; `id` is the cancellation's own name, which the answer repeats."""
+
+    action: str
+    id: str
+
+
+class Source(Protocol):
+    """An assigner."""
+
+    async def next(self) -> Offer | Cancel | None:
+        """The one order that counts now; the same one again until it was reported as ended. Errors: `WireError`."""
+        ...
+
+    async def report(self, report: Report) -> None:
+        """Tell the assigner; called again with the same `id` after a crash. Errors: `WireError`."""
+        ...
+
+
+class FileSource:
+    """`update install FILE`: one order, once; its reports go to nobody."""
+
+    def __init__(self, file: Path, action: str) -> None:
+        self._order: Offer | None = Offer(action=action, file=file)
+
+    async def next(self) -> Offer | None:
+        """The file, until its end was reported."""
+        return self._order
+
+    async def report(self, report: Report) -> None:
+        """Forget the order when it has ended."""
+        if report.final:
+            self._order = None

@@ -1,0 +1,191 @@
+"""What is done in each state of an update: one function per state, from the journal's record to the next one.
+
+Every step is idempotent, because after a crash it is done again (`node_agent.states`). A step returns the record of the
+state to enter next and raises a named error when it cannot; what an error leads to is decided in `node_agent.agent`, and
+nothing here writes the journal.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+from uuid import uuid4
+
+from node_agent.drivers.driver import ChunkSource, Driver, Restart, SlotState, SlotStatus
+from node_agent.health import Health
+from node_agent.hooks import Hooks, Moment
+from node_agent.record import Entry, Release
+from node_agent.source import Offer
+from node_agent.states import Outcome, Running, State
+from update.bundle.verified import VerifiedBundle
+from update.errors import RollbackError, SlotError, StateError
+from update.trust.floor_values import FloorValues
+
+Progress = Callable[[int, int], None]
+
+
+class Content(Protocol):
+    """Where bundles and chunks come from: `node_agent.content.Content`."""
+
+    async def resolve(self, offer: Offer) -> Release:
+        """Find and judge what is ordered, in the node's own verified metadata."""
+        ...
+
+    async def obtain(self, release: Release, progress: Progress) -> VerifiedBundle:
+        """Download what is missing of the bundle, then verify all of it; complete already: no network is needed."""
+        ...
+
+    def chunks(self, release: Release) -> ChunkSource:
+        """Where the bundle's remote chunks are read."""
+        ...
+
+    def forget(self) -> None:
+        """Remove what was staged."""
+        ...
+
+
+class Confirmations(Protocol):
+    """What rises with a confirmed version: `update.trust.floor.Floor`."""
+
+    def confirm(self, *, release_counter: int, security_counter: int) -> object:
+        """Raise to these counters; lower ones change nothing."""
+        ...
+
+    def read(self) -> FloorValues:
+        """The present values."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The steps of one device."""
+
+    driver: Driver
+    content: Content
+    health: Health
+    hooks: Hooks
+    floor: Confirmations
+
+    async def look(self, entry: Entry) -> Running:
+        """What runs, seen from the update of `entry`."""
+        return seen_from(entry.slot_to, await self.driver.slots())
+
+    async def fetch(self, entry: Entry, offer: Offer, progress: Progress) -> Entry:
+        """Resolve, judge, download, verify; nothing further to do where the same bundle runs confirmed already."""
+        release = await self.content.resolve(offer)
+        slots = await self.driver.slots()
+        running = next((slot for slot in slots if slot.booted), None)
+        if running is None:
+            raise SlotError("no slot of this device is the booted one; check the slots in the configuration")
+        known = replace(entry, release=release, slot_from=running.name, slot_to=_other(slots, running))
+        if running.bundle == release.sha256 and running.state is SlotState.ACTIVE:
+            return known.enter(State.REPORTING).ended(Outcome.CONFIRMED, message=f"{release.version} runs already")
+        await self.content.obtain(release, progress)
+        if not offer.may_write:
+            return known.enter(State.IDLE)
+        return known.enter(State.WRITING).holding(known.slot_to, None)
+
+    async def write(self, entry: Entry, progress: Progress) -> Entry:
+        """Write the inactive slot from the verified bundle."""
+        release = _release(entry)
+        await self.hooks.run(Moment.BEFORE_WRITE, environment(entry))
+        bundle = await self.content.obtain(release, _quiet)
+        written = await self.driver.write(bundle, self.content.chunks(release), progress)
+        if written.slot != entry.slot_to:
+            raise SlotError(
+                f"slot {written.slot} was written where {entry.slot_to} was expected; check the slots in the configuration"
+            )
+        return entry.enter(State.ACTIVATING).holding(entry.slot_to, release)
+
+    async def activate(self, entry: Entry) -> Entry:
+        """Ask the hooks, then open the trial: the last moment to stop."""
+        await self.hooks.run(Moment.BEFORE_RESTART, environment(entry))
+        await self.driver.activate()
+        return entry.enter(State.RESTARTING)
+
+    async def restart(self) -> Restart:
+        """Restart the device."""
+        return await self.driver.restart()
+
+    async def test(self, entry: Entry) -> Entry:
+        """Is the new version the one that runs, and is it well?"""
+        if await self.look(entry) is not Running.TARGET:
+            raise SlotError(f"slot {entry.slot_to} was to be tested, and it does not run")
+        await self.health.require(environment(entry))
+        return entry.enter(State.CONFIRMING)
+
+    async def confirm(self, entry: Entry) -> Entry:
+        """Keep the new version, then raise the floor: in this order, so that a version which falls back can still run."""
+        await self.driver.confirm()
+        release = entry.release
+        if release is not None:
+            self.floor.confirm(release_counter=release.release_counter, security_counter=release.security_counter)
+        await self.hooks.run(Moment.AFTER_CONFIRM, environment(entry))
+        return entry.enter(State.REPORTING).ended(Outcome.CONFIRMED, message=entry.message)
+
+    async def revert(self, entry: Entry) -> Running:
+        """Make the previous slot the next one; says what still runs."""
+        if await self.look(entry) in {Running.TARGET, Running.DUE}:
+            await self.driver.revert()
+        return await self.look(entry)
+
+    async def plan_return(self, entry: Entry, reason: str) -> Entry:
+        """REVERTING from a confirmed version to the one before it, if that ran well and is not below the security floor."""
+        slots = await self.driver.slots()
+        running = next(slot for slot in slots if slot.booted)
+        previous = next(slot for slot in slots if slot.name == _other(slots, running))
+        if previous.state is not SlotState.CONFIRMED:
+            raise StateError(f"slot {previous.name} is {previous.state}: there is no previous version to return to")
+        release, floor = entry.in_slot(previous.name), self.floor.read().security_counter
+        counter = release.security_counter if release else 0
+        if counter < floor:
+            raise RollbackError(
+                f"the previous version has security counter {counter}, the floor is {floor}; it may not run again"
+            )
+        fresh = Entry(action=f"operator-{uuid4()}", highest_fence=entry.highest_fence, held=entry.held, release=release)
+        planned = replace(fresh, slot_from=previous.name, slot_to=running.name)
+        return planned.enter(State.REVERTING).because("device.rolled-back", reason)
+
+    async def settle(self, entry: Entry) -> None:
+        """Raise the floor to what runs confirmed: finishes a confirmation whose last write was lost."""
+        for slot in await self.driver.slots():
+            release = entry.in_slot(slot.name)
+            if slot.booted and slot.state is SlotState.ACTIVE and release is not None and release.sha256 == slot.bundle:
+                self.floor.confirm(release_counter=release.release_counter, security_counter=release.security_counter)
+
+
+def seen_from(target: str, slots: tuple[SlotStatus, ...]) -> Running:
+    """Classify what runs from the point of view of an update to slot `target`."""
+    found = next((slot for slot in slots if slot.name == target), None)
+    if found is None:
+        return Running.PREVIOUS
+    if found.booted:
+        return Running.TARGET
+    if found.trial:
+        return Running.DUE
+    return Running.WRITTEN if found.state is SlotState.PENDING else Running.PREVIOUS
+
+
+def environment(entry: Entry) -> Mapping[str, str]:
+    """What hooks and health checks are told."""
+    return {
+        "FIELDRELAY_VERSION": entry.release.version if entry.release else "",
+        "FIELDRELAY_SLOT": entry.slot_to,
+        "FIELDRELAY_ACTION": entry.action,
+    }
+
+
+def _other(slots: tuple[SlotStatus, ...], running: SlotStatus) -> str:
+    others = [slot.name for slot in slots if slot.name != running.name]
+    if len(others) != 1:
+        raise SlotError(f"an update needs one inactive slot beside the running {running.name}; this device has {len(others)}")
+    return others[0]
+
+
+def _release(entry: Entry) -> Release:
+    if entry.release is None:
+        raise StateError(f"the journal says {entry.state} without naming a release; nothing can be written from it")
+    return entry.release
+
+
+def _quiet(_done: int, _total: int) -> None:
+    """Verifying again is not worth a report."""
