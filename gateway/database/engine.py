@@ -9,8 +9,9 @@ PostgreSQL needs none of this; its URL is `postgresql+asyncpg://...`.
 """
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, nullcontext
 from pathlib import Path
 from typing import Self
 
@@ -53,7 +54,10 @@ class Database:
     @classmethod
     async def open(cls, url: str) -> Self:
         """Connect, and bring the tables to this release's version."""
-        database = cls(_make_engine(url))
+        engine = _make_engine(url)
+        if engine.dialect.name == "sqlite":
+            _try_sqlite(engine)
+        database = cls(engine)
         try:
             async with database.writing() as transaction:
                 await transaction.run_sync(upgrade)
@@ -95,6 +99,17 @@ def _make_engine(url: str) -> AsyncEngine:
     return engine
 
 
+def _try_sqlite(engine: AsyncEngine) -> None:
+    """Open the file once without the driver: a first connection that fails would leave the driver's thread behind."""
+    (file,), options = engine.dialect.create_connect_args(engine.url)
+    try:
+        with closing(sqlite3.connect(file, uri=bool(options.get("uri")))) as connection:
+            for pragma in _SQLITE_PRAGMAS:
+                connection.execute(pragma)
+    except sqlite3.Error as error:
+        raise _named(error) from error
+
+
 def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
@@ -115,11 +130,11 @@ async def _translated() -> AsyncGenerator[None]:
     try:
         yield
     except DBAPIError as error:
-        raise _named(error) from error
+        raise _named(error.orig) from error
 
 
-def _named(error: DBAPIError) -> FieldrelayError:
-    match getattr(error.orig, "sqlite_errorname", ""):
+def _named(error: BaseException | None) -> FieldrelayError:
+    match getattr(error, "sqlite_errorname", ""):
         case "SQLITE_FULL":
             return NoSpaceError("the database cannot grow: no space left on its disk; free space and try again")
         case "SQLITE_BUSY" | "SQLITE_LOCKED" | "SQLITE_BUSY_SNAPSHOT":
@@ -127,4 +142,4 @@ def _named(error: DBAPIError) -> FieldrelayError:
         case "SQLITE_CORRUPT" | "SQLITE_NOTADB":
             return CorruptError("the database file is damaged: restore it from a backup, or move it away and start anew")
         case _:
-            return StoreError(f"the database refused: {error.orig}")
+            return StoreError(f"the database refused: {error}")
