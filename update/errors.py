@@ -65,6 +65,27 @@ class FormatVersionError(UsageError):
     exit_status = 15
 
 
+class UnknownNodeError(UsageError):
+    """No node of that name has ever been here."""
+
+    code = "usage.unknown-node"
+    exit_status = 16
+
+
+class AmbiguousError(UsageError):
+    """What was asked for is more than one thing."""
+
+    code = "usage.ambiguous"
+    exit_status = 16
+
+
+class AssignerError(UsageError):
+    """The node takes its orders from another assigner."""
+
+    code = "usage.assigner"
+    exit_status = 17
+
+
 class TrustError(FieldrelayError):
     """Something was signed by the wrong hands, too old, or not for this device."""
 
@@ -364,6 +385,20 @@ class UnauthorizedError(WireError):
 
     code = "wire.unauthorized"
     exit_status = 65
+
+
+class ForbiddenError(WireError):
+    """A known peer asks for what is not its own."""
+
+    code = "wire.forbidden"
+    exit_status = 65
+
+
+class TooLargeError(WireError):
+    """A message above its size limit; it was not read to its end."""
+
+    code = "wire.too-large"
+    exit_status = 63
 
 
 class PeerIdentityError(WireError):
