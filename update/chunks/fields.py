@@ -27,9 +27,13 @@ class HashType(IntEnum):
         """Length of a digest in bytes."""
         return _DIGEST_BYTES[self]
 
+    def state(self) -> "hashlib._Hash":
+        """A running hash; its digest is to be cut to `size`."""
+        return hashlib.new(_ALGORITHMS[self], usedforsecurity=self is not HashType.SHA1)
+
     def digest(self, *parts: bytes | memoryview) -> bytes:
         """Digest of the concatenated parts."""
-        state = hashlib.new(_ALGORITHMS[self], usedforsecurity=self is not HashType.SHA1)
+        state = self.state()
         for part in parts:
             state.update(part)
         return state.digest()[: self.size]
