@@ -122,7 +122,7 @@ def issue(
     purposes: Sequence[ObjectIdentifier] = (),
     authority: bool = False,
     path_length: int | None = None,
-    digital_signature: bool = True,
+    digital_signature: bool | None = None,
     begin: datetime = BEGIN,
     end: datetime = END,
     serial: int | None = None,
@@ -142,7 +142,10 @@ def issue(
         .not_valid_before(begin)
         .not_valid_after(end)
         .add_extension(x509.BasicConstraints(ca=authority, path_length=path_length), critical=True)
-        .add_extension(_key_usage(authority=authority, digital_signature=digital_signature), critical=True)
+        .add_extension(
+            _key_usage(authority=authority, digital_signature=not authority if digital_signature is None else digital_signature),
+            critical=True,
+        )
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(above.public_key()), critical=False)
     )
@@ -156,7 +159,7 @@ def issue(
 
 def _key_usage(*, authority: bool, digital_signature: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
-        digital_signature=digital_signature and not authority,
+        digital_signature=digital_signature,
         content_commitment=False,
         key_encipherment=not digital_signature and not authority,
         data_encipherment=False,

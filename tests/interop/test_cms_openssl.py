@@ -126,6 +126,12 @@ def test_we_refuse_what_openssl_can_sign_but_should_not(openssl: OpenSsl, option
         verify(CONTENT, openssl.sign("signer0", options=options), POLICY)
 
 
+def test_we_refuse_pss_with_two_different_digests(openssl: OpenSsl) -> None:
+    mixed = openssl.sign("rsa", keyopt="rsa_padding_mode:pss", options=("-keyopt", "rsa_mgf1_md:sha1"))
+    with pytest.raises(SignatureError, match="must be the same"):
+        verify(CONTENT, mixed, POLICY)
+
+
 @pytest.mark.parametrize("name", ["expired", "future", "stranger", "email"])
 def test_we_refuse_openssl_signatures_by_signers_we_do_not_trust(openssl: OpenSsl, name: str) -> None:
     with pytest.raises(CertificateError):

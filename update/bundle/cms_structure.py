@@ -4,7 +4,7 @@ Accepted is what `openssl cms -sign -binary -outform DER` writes and SWUpdate re
 type data, content absent, signer infos *with* signed attributes. Refused, each with a reason:
 
 - more than 256 KiB, 16 signer infos or 32 certificates, before anything is built from them;
-- bytes after the structure, indefinite lengths in what is signed, attached content, other content types;
+- bytes after the structure, attached content, other content types;
 - no signed attributes: the signature would cover the content directly, and a signed content that happens to encode
   attributes could be passed off as them (RFC 5652 section 5.4, "Security Considerations" of RFC 8933);
 - an attribute twice, or contentType and messageDigest not exactly once with one value (section 5.3);
@@ -15,7 +15,7 @@ What is wrong with one signer info is kept beside the good ones: other signers m
 
 from dataclasses import dataclass
 
-from asn1crypto import cms, core
+from asn1crypto import cms, core, parser
 from asn1crypto import x509 as names_x509
 from cryptography import x509
 
@@ -26,8 +26,7 @@ from update.trust.signers import Algorithm, HashName, Scheme
 MAX_SIGNATURE_BYTES = 256 * 1024
 MAX_SIGNERS = 16
 MAX_CERTIFICATES = 32
-_SET_TAG = b"\x31"
-_INDEFINITE_LENGTH = 0x80
+_UNIVERSAL_CONSTRUCTED_SET = (0, 1, 17)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +186,8 @@ def _signer_identifier(identifier: cms.SignerIdentifier) -> tuple[bytes, int, by
 
 
 def _signed_bytes(attributes: cms.CMSAttributes) -> bytes:
-    """The attributes as they were signed: the original encoding with the tag of a SET (section 5.4), never encoded anew."""
-    encoding = attributes.dump()
-    if encoding[1] == _INDEFINITE_LENGTH:
-        raise SignatureError("the signed attributes are not in DER (indefinite length)")
-    return _SET_TAG + encoding[1:]
+    """The attributes as they were signed: their original bytes under the tag of a SET and a DER length (section 5.4)."""
+    return parser.emit(*_UNIVERSAL_CONSTRUCTED_SET, attributes.contents or b"")
 
 
 def _scheme(info: cms.SignerInfo, digest: HashName) -> Scheme:

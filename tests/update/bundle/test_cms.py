@@ -49,11 +49,11 @@ def names(signature: bytes, policy: CmsPolicy = POLICY, content: bytes = CONTENT
     return {each.name for each in verify(content, signature, policy)}
 
 
-def rebuilt(signature: bytes, change: Callable[[asn1.SignedData], None]) -> bytes:
+def rebuilt(signature: bytes, change: Callable[[asn1.SignedData], None], *, force: bool = True) -> bytes:
     """The same signature after `change` to its structure."""
     outer = asn1.ContentInfo.load(signature)
     change(outer["content"])
-    return outer.dump(force=True)
+    return outer.dump(force=force)
 
 
 def put(sequence: core.Sequence, key: str, value: object) -> None:
@@ -337,6 +337,30 @@ def test_sha1_is_refused() -> None:
     digest: dict[str, object] = {"type": "message_digest", "values": [hashlib.sha1(CONTENT).digest()]}  # noqa: S324 it is what is refused
     with pytest.raises(SignatureError, match="sha1"):
         verify(CONTENT, forged([TYPE, digest], digest="sha1", algorithm="sha1_ecdsa"), POLICY)
+
+
+@pytest.mark.parametrize("header", [b"\x31\x80", b"\x31\x4b"], ids=["indefinite", "der"])
+def test_signed_attributes_count_only_as_signed_in_der(header: bytes) -> None:
+    identity = PKI.signers[0]
+    assert isinstance(identity.key, ec.EllipticCurvePrivateKey)
+    contents = asn1.CMSAttributes([TYPE, MESSAGE_DIGEST]).contents or b""
+    assert len(contents) == 0x4B
+    end = b"\0\0" if header[1] == 0x80 else b""
+    value = identity.key.sign(header + contents + end, ec.ECDSA(hashes.SHA256()))
+
+    def change(data: asn1.SignedData) -> None:
+        info = data["signer_infos"][0]
+        fields = (info["sid"], info["digest_algorithm"], info["signature_algorithm"], core.OctetString(value))
+        sid, digest, algorithm, signature = (each.dump() for each in fields)
+        body = b"\x02\x01\x01" + sid + digest + b"\xa0\x80" + contents + b"\0\0" + algorithm + signature
+        put(data, "signer_infos", [asn1.SignerInfo.load(b"\x30" + _length(len(body)) + body)])
+
+    signature = rebuilt(signed_by(identity), change, force=False)
+    if end:
+        with pytest.raises(SignatureError, match="not by the key"):
+            verify(CONTENT, signature, POLICY)
+    else:
+        assert names(signature) == {"signer0"}
 
 
 @pytest.mark.parametrize("algorithm", ["sha512_ecdsa", "sha256_rsa", "ecdsa", "ed25519", "sha256_dsa"])

@@ -48,8 +48,8 @@ def test_a_leaf_issues_nothing() -> None:
 
 
 def test_a_ca_is_no_signer() -> None:
-    authority = issue("ca-as-signer", PKI.root, authority=True, purposes=[CODE_SIGNING])
-    with pytest.raises(CertificateError):
+    authority = issue("ca-as-signer", PKI.root, authority=True, digital_signature=True, purposes=[CODE_SIGNING])
+    with pytest.raises(CertificateError, match="is a CA's"):
         verify_chain(authority.certificate, POLICY)
 
 
