@@ -31,11 +31,12 @@ from node_agent.decisions import (
 from node_agent.drivers.driver import Restart
 from node_agent.hooks import Moment
 from node_agent.record import Entry, entry_from_mapping, entry_to_mapping
-from node_agent.reports import Kept, Reports, report_id
+from node_agent.reports import Reports, report_id
 from node_agent.source import Cancel, Offer, Source
 from node_agent.states import TRIES, Outcome, Running, State
 from node_agent.steps import Steps, environment
 from update.errors import FieldrelayError, StateError, WireError
+from update.store.journal import Journal
 
 _LOG = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class Pace:
 class Agent:
     """One device's agent. `node` names it in the ids of reports. The caller holds the agent's lock."""
 
-    def __init__(self, *, node: str, journal: Kept, steps: Steps, source: Source, reports: Reports, pace: Pace) -> None:
+    def __init__(self, *, node: str, journal: Journal, steps: Steps, source: Source, reports: Reports, pace: Pace) -> None:
         self._node = node
         self._journal = journal
         self._steps = steps

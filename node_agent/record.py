@@ -13,6 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from node_agent.states import Outcome, State, check_transition
 from update.digest import Digest
 from update.errors import CorruptError
+from update.store.journal import JsonValue
 
 _Text = Annotated[str, Field(max_length=4096)]
 _Count = Annotated[int, Field(ge=0, le=(1 << 63) - 1)]
@@ -111,13 +112,13 @@ _ENTRY = TypeAdapter(Entry)
 _REPORTS = TypeAdapter(tuple[Report, ...])
 
 
-def entry_to_mapping(entry: Entry) -> Mapping[str, object]:
-    """The journal's form: JSON values only."""
-    mapping: dict[str, object] = _ENTRY.dump_python(entry, mode="json")
+def entry_to_mapping(entry: Entry) -> Mapping[str, JsonValue]:
+    """The journal's form."""
+    mapping: dict[str, JsonValue] = _ENTRY.dump_python(entry, mode="json")
     return mapping
 
 
-def entry_from_mapping(mapping: Mapping[str, object] | None) -> Entry:
+def entry_from_mapping(mapping: Mapping[str, JsonValue] | None) -> Entry:
     """Read the journal's form, None for a journal never written; `CorruptError` for one that no release wrote."""
     if mapping is None:
         return Entry()
@@ -129,9 +130,9 @@ def entry_from_mapping(mapping: Mapping[str, object] | None) -> Entry:
         ) from error
 
 
-def reports_to_list(reports: tuple[Report, ...]) -> list[object]:
-    """The queue's form: JSON values only."""
-    values: list[object] = _REPORTS.dump_python(reports, mode="json")
+def reports_to_list(reports: tuple[Report, ...]) -> list[JsonValue]:
+    """The queue's form."""
+    values: list[JsonValue] = _REPORTS.dump_python(reports, mode="json")
     return values
 
 

@@ -11,27 +11,15 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Protocol
 
 from node_agent.record import Report, reports_from_list, reports_to_list
 from update.errors import CorruptError, NotFoundError, ProtocolError, UnauthorizedError, WireError
+from update.store.journal import Journal, JsonValue
 
 _LOG = logging.getLogger(__name__)
 _NAMESPACE = uuid.UUID("8f0c4a52-2f2a-5d0e-9a0a-6d2f0f1c6b11")
 
 Send = Callable[[Report], Awaitable[None]]
-
-
-class Kept(Protocol):
-    """Where the queue is kept: `update.store.journal.Journal`."""
-
-    def read(self) -> Mapping[str, object] | None:
-        """The last mapping written, None before the first; `CorruptError` when it is damaged."""
-        ...
-
-    def write(self, mapping: Mapping[str, object]) -> None:
-        """Replace it durably."""
-        ...
 
 
 def report_id(*parts: object) -> str:
@@ -42,7 +30,7 @@ def report_id(*parts: object) -> str:
 class Reports:
     """The queue of one agent. `now_ms` stamps reports and starts the numbering, milliseconds since the epoch."""
 
-    def __init__(self, kept: Kept, *, now_ms: Callable[[], int], limit: int = 200) -> None:
+    def __init__(self, kept: Journal, *, now_ms: Callable[[], int], limit: int = 200) -> None:
         self._kept = kept
         self._now_ms = now_ms
         self._limit = limit
@@ -91,7 +79,7 @@ class Reports:
         self._next, self._waiting = following, waiting
 
 
-def _parse(mapping: Mapping[str, object]) -> tuple[int, tuple[Report, ...]]:
+def _parse(mapping: Mapping[str, JsonValue]) -> tuple[int, tuple[Report, ...]]:
     following = mapping.get("next")
     if not isinstance(following, int) or following < 1:
         raise CorruptError(f"the queue of reports has no next number: {str(following)[:40]!r}")

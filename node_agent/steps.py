@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 from uuid import uuid4
 
+from node_agent.decisions import put_aside
 from node_agent.drivers.driver import ChunkSource, Driver, Restart, SlotState, SlotStatus
 from node_agent.health import Health
 from node_agent.hooks import Hooks, Moment
@@ -81,7 +82,7 @@ class Steps:
             return known.enter(State.REPORTING).ended(Outcome.CONFIRMED, message=f"{release.version} runs already")
         await self.content.obtain(release, progress)
         if not offer.may_write:
-            return known.enter(State.IDLE)
+            return put_aside(known)
         return known.enter(State.WRITING).holding(known.slot_to, None)
 
     async def write(self, entry: Entry, progress: Progress) -> Entry:
