@@ -121,6 +121,7 @@ class TargetInfo:
     sha256: Digest
     custom: TargetCustom
     role: str
+    prefixed: bool = True
 
     @property
     def base_name(self) -> str:
@@ -134,8 +135,13 @@ class TargetInfo:
 
     @property
     def wire_path(self) -> str:
-        """`targets/<folder>/<sha256>.<basename>`, relative to the repository; needs no quoting (`check_target_path`)."""
+        """`targets/<folder>/<sha256>.<basename>`, relative to the repository; needs no quoting (`check_target_path`).
+
+        Only a foreign repository without consistent snapshots (`prefixed` false) serves the plain path.
+        """
         folder, slash, _ = self.path.rpartition("/")
+        if not self.prefixed:
+            return f"targets/{self.path}"
         return f"targets/{folder}{slash}{self.file_name}"
 
 

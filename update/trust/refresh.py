@@ -1,0 +1,197 @@
+"""One refresh of a repository, in the order of TUF 1.0, section 5: roots one by one, timestamp, snapshot, targets.
+
+Each file is verified and checked for expiry before the next one is asked for. Roots are kept one by one, as they come.
+Timestamp, snapshot and targets are kept together at the end, the timestamp last, then the floor follows: where the
+specification keeps each file at once, here a refresh that breaks off leaves the previous complete set, so that a site whose
+network went away in the middle goes on with what it had.
+
+Trust is derived anew from the pinned root at each start, through the kept roots; a kept file that was lost or altered is
+fetched again. What that could let in, the floor keeps out. A rotation of the keys of timestamp or snapshot lowers the floor
+*before* the new root is kept, so that a power cut in between can only repeat the step.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
+
+from update.errors import ExpiredError, NotFoundError, RollbackError, TrustError
+from update.trust import rules
+from update.trust.floor import Floor
+from update.trust.floor_values import RoleVersions
+from update.trust.rules import Trusted
+from update.trust.trusted_folder import TrustedFolder, quoted
+
+Fetch = Callable[[str, int], Awaitable[bytes]]
+"""Path relative to the repository and the most bytes that may come."""
+Delegator = Trusted[Root] | Trusted[Targets]
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A complete verified set. `roots` begins with the pinned one; `time` is what was taken as now (UTC)."""
+
+    roots: tuple[Trusted[Root], ...]
+    timestamp: Trusted[Timestamp]
+    snapshot: Trusted[Snapshot]
+    targets: Trusted[Targets]
+    time: datetime
+    stale: tuple[Trusted[Timestamp] | Trusted[Snapshot], ...] = ()
+
+    @property
+    def root(self) -> Trusted[Root]:
+        """The newest root."""
+        return self.roots[-1]
+
+    @property
+    def versions(self) -> RoleVersions:
+        """The versions of the four top-level roles."""
+        return RoleVersions(self.root.version, self.timestamp.version, self.snapshot.version, self.targets.version)
+
+
+def wire_path(root: Trusted[Root], role: str, version: int) -> str:
+    """Where a repository serves a role's file, percent-encoded (section 6.2: with consistent snapshots, version first)."""
+    prefix = f"{version}." if root.signed.consistent_snapshot else ""
+    return f"metadata/{prefix}{quoted(role)}.json"
+
+
+async def load_targets(
+    folder: TrustedFolder, fetch: Fetch, *, role: str, delegator: Delegator, root: Trusted[Root], snapshot: Trusted[Snapshot]
+) -> tuple[Trusted[Targets], bool]:
+    """A targets role as the snapshot announces it, kept or fetched, and whether it was fetched. Expiry is the caller's."""
+    announced = rules.announced_targets(snapshot.signed, role)
+    limit = rules.announced_limit(role, announced, rules.MAX_TARGETS_BYTES)
+    data = await asyncio.to_thread(folder.read, role, announced.version, limit)
+    kept = _unless_refused(data, lambda kept: rules.accept_targets(role, delegator, snapshot, kept))
+    if kept is not None:
+        return kept, False
+    data = await fetch(wire_path(root, role, announced.version), limit)
+    return rules.accept_targets(role, delegator, snapshot, data), True
+
+
+class Refresh:
+    """The sequence; one object for one run. `time` is max(clock, time floor), `pinned` the root given in advance."""
+
+    def __init__(
+        self, name: str, *, pinned: bytes, folder: TrustedFolder, floor: Floor, fetch: Fetch, time: datetime, strict_time: bool
+    ) -> None:
+        self._name = name
+        self._pinned = pinned
+        self._folder = folder
+        self._floor = floor
+        self._fetch = fetch
+        self._time = time
+        self._strict_time = strict_time
+        self._stale: list[Trusted[Timestamp] | Trusted[Snapshot]] = []
+
+    async def run(self) -> State:
+        """Verify, then keep, then raise the floor. Errors: `TrustError` leaves, and what fetcher, disk and floor raise."""
+        roots = await self._roots()
+        root = roots[-1]
+        values = await asyncio.to_thread(self._floor.load)
+        floor = values.versions(self._name)
+        if root.version < floor.root:
+            raise RollbackError(
+                f"repository {self._name} leads to root version {root.version}, {floor.root} was already trusted; "
+                "use a current mirror"
+            )
+        rules.check_expiry(root, self._time)
+        kept_timestamp, kept_snapshot = await asyncio.to_thread(self._recall, root)
+        data = await self._fetch("metadata/timestamp.json", rules.MAX_TIMESTAMP_BYTES)
+        timestamp = rules.accept_timestamp(root, data, trusted=kept_timestamp, floor=floor)
+        self._judge_time(timestamp)
+        snapshot = await self._snapshot(root, timestamp, kept_snapshot, floor)
+        self._judge_time(snapshot)
+        targets, fresh = await load_targets(
+            self._folder, self._fetch, role="targets", delegator=root, root=root, snapshot=snapshot
+        )
+        rules.check_expiry(targets, self._time)
+        state = State(tuple(roots), timestamp, snapshot, targets, self._time, tuple(self._stale))
+        fresh_snapshot = kept_snapshot is None or snapshot.data != kept_snapshot.data
+        await asyncio.to_thread(
+            self._keep, state, targets=fresh, snapshot=fresh_snapshot, timestamp=timestamp is not kept_timestamp
+        )
+        return state
+
+    async def _roots(self) -> list[Trusted[Root]]:
+        roots = await asyncio.to_thread(self._kept_roots)
+        for _ in range(rules.MAX_ROOTS):
+            try:
+                data = await self._fetch(f"metadata/{roots[-1].version + 1}.root.json", rules.MAX_ROOT_BYTES)
+            except NotFoundError:
+                break
+            newer = rules.next_root(roots[-1], data)
+            await asyncio.to_thread(self._keep_root, roots[-1], newer)
+            roots.append(newer)
+        return roots
+
+    def _kept_roots(self) -> list[Trusted[Root]]:
+        roots = [rules.pinned_root(self._pinned)]
+        while True:
+            data = self._folder.read("root", roots[-1].version + 1, rules.MAX_ROOT_BYTES)
+            newer = _unless_refused(data, lambda kept: rules.next_root(roots[-1], kept))
+            if newer is None:
+                return roots
+            roots.append(newer)
+
+    def _keep_root(self, root: Trusted[Root], newer: Trusted[Root]) -> None:
+        if rules.keys_rotated(root.signed, newer.signed):
+            self._floor.follow_rotation(self._name, newer.version)
+            self._folder.drop_timestamp()
+        self._folder.put("root", newer.version, newer.data)
+
+    def _recall(self, root: Trusted[Root]) -> tuple[Trusted[Timestamp] | None, Trusted[Snapshot] | None]:
+        """What was trusted before, as far as the root of now still vouches for it: the base of rollback comparisons."""
+        data = self._folder.read_timestamp(rules.MAX_TIMESTAMP_BYTES)
+        timestamp = _unless_refused(data, lambda kept: rules.recall(root.signed, "timestamp", kept, Timestamp))
+        if timestamp is None:
+            return None, None
+        data = self._folder.read("snapshot", timestamp.signed.snapshot_meta.version, rules.MAX_SNAPSHOT_BYTES)
+        return timestamp, _unless_refused(data, lambda kept: rules.recall(root.signed, "snapshot", kept, Snapshot))
+
+    async def _snapshot(
+        self, root: Trusted[Root], timestamp: Trusted[Timestamp], kept: Trusted[Snapshot] | None, floor: RoleVersions
+    ) -> Trusted[Snapshot]:
+        def accept(data: bytes) -> Trusted[Snapshot]:
+            return rules.accept_snapshot(root, timestamp, data, trusted=kept, floor=floor)
+
+        reused = _unless_refused(kept.data if kept is not None else None, accept)
+        if reused is not None:
+            return reused
+        announced = timestamp.signed.snapshot_meta
+        limit = rules.announced_limit("snapshot", announced, rules.MAX_SNAPSHOT_BYTES)
+        return accept(await self._fetch(wire_path(root, "snapshot", announced.version), limit))
+
+    def _judge_time(self, trusted: Trusted[Timestamp] | Trusted[Snapshot]) -> None:
+        try:
+            rules.check_expiry(trusted, self._time)
+        except ExpiredError:
+            if self._strict_time:
+                raise
+            self._stale.append(trusted)
+
+    def _keep(self, state: State, *, targets: bool, snapshot: bool, timestamp: bool) -> None:
+        if targets:
+            self._folder.put("targets", state.targets.version, state.targets.data)
+        if snapshot:
+            self._folder.put("snapshot", state.snapshot.version, state.snapshot.data)
+        if timestamp:
+            self._folder.put_timestamp(state.timestamp.data)
+        self._floor.raise_versions(self._name, state.versions, rules.issued_time(state.timestamp.signed, state.root.signed))
+        if snapshot:
+            listed = {name.removesuffix(".json"): meta.version for name, meta in state.snapshot.signed.meta.items()}
+            self._folder.prune({**listed, "snapshot": state.snapshot.version})
+
+
+def _unless_refused(data: bytes | None, judge: Callable[[bytes], _Result]) -> _Result | None:
+    """What a kept file is judged to be; None if there is none, or if it no longer passes (then it is fetched again)."""
+    if data is None:
+        return None
+    try:
+        return judge(data)
+    except TrustError:
+        return None

@@ -1,0 +1,81 @@
+"""Where a repository's verified metadata is kept between starts: one folder whose content is always one complete set.
+
+Names: `<N>.root.json` for every root, `<N>.<role>.json` for snapshot, targets and delegated roles (these with the prefix
+`delegated.` and percent-encoded, so that no role name can leave the folder or take another role's place), and
+`timestamp.json`. The timestamp names the snapshot's version and the snapshot every other: replacing `timestamp.json` is the
+one step that turns the old set into the new one, and only afterwards `prune` removes what no longer belongs.
+
+What is read back is verified again by the caller: a missing, empty or altered file costs a fetch, never trust.
+"""
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import quote
+
+from update.durable import Disk
+from update.errors import MetadataError
+
+_TOP_LEVEL = frozenset({"root", "snapshot", "targets"})
+_TIMESTAMP = "timestamp.json"
+_VERSIONED = re.compile(r"(\d{1,16})\.(.+)\.json", re.ASCII)
+_MAX_ROLE_CHARACTERS = 120
+
+
+def quoted(role: str) -> str:
+    """A role's name as one component of a path or URL; `MetadataError` if it is too long for a file name."""
+    name = quote(role, safe="")
+    if len(name) > _MAX_ROLE_CHARACTERS:
+        raise MetadataError(f"role name {role[:40]!r}… takes {len(name)} characters; at most {_MAX_ROLE_CHARACTERS} are possible")
+    return name
+
+
+class TrustedFolder:
+    """The files of one repository; every method blocks on the disk."""
+
+    def __init__(self, disk: Disk, folder: Path) -> None:
+        self._disk = disk
+        self._folder = folder
+
+    def read(self, role: str, version: int, max_bytes: int) -> bytes | None:
+        """The kept file of a role, None if it cannot be read or is larger than `max_bytes`."""
+        return self._read(f"{version}.{_kept_name(role)}.json", max_bytes)
+
+    def read_timestamp(self, max_bytes: int) -> bytes | None:
+        """The kept timestamp, likewise."""
+        return self._read(_TIMESTAMP, max_bytes)
+
+    def put(self, role: str, version: int, data: bytes) -> None:
+        """Keep a file of a role; it counts once a timestamp leads to it."""
+        self._put(f"{version}.{_kept_name(role)}.json", data)
+
+    def put_timestamp(self, data: bytes) -> None:
+        """The step to the new set: everything it leads to must be kept already."""
+        self._put(_TIMESTAMP, data)
+
+    def drop_timestamp(self) -> None:
+        """Forget timestamp and, with it, the snapshot (fast-forward recovery)."""
+        self._disk.remove(self._folder / _TIMESTAMP)
+
+    def prune(self, current: Mapping[str, int]) -> None:
+        """Remove other versions than `current` (role: version) of the roles named there, and all roles not named; roots stay."""
+        keep = {_kept_name(role): version for role, version in current.items()}
+        for file in sorted(self._folder.iterdir()):
+            match = _VERSIONED.fullmatch(file.name)
+            if match and match[2] != "root" and keep.get(match[2]) != int(match[1]):
+                self._disk.remove(file)
+
+    def _read(self, name: str, max_bytes: int) -> bytes | None:
+        with suppress(OSError), (self._folder / name).open("rb") as file:
+            data = file.read(max_bytes + 1)
+            return data if 0 < len(data) <= max_bytes else None
+        return None
+
+    def _put(self, name: str, data: bytes) -> None:
+        self._disk.make_folder(self._folder)
+        self._disk.write_file(self._folder / name, data)
+
+
+def _kept_name(role: str) -> str:
+    return role if role in _TOP_LEVEL else f"delegated.{quoted(role)}"
