@@ -9,8 +9,18 @@ image("rootfs.img", data, device="/dev/x")           # one image entry, with its
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from tests.builders.keys import NOW, Identity, make_pki
+from update.bundle.cms import CmsPolicy
+from update.bundle.cms_build import sign
+from update.bundle.cpio import Form
+from update.bundle.reader import verify_bundle
+from update.bundle.verified import VerifiedBundle
+from update.bundle.writer import Piece, write_bundle
+from update.durable import Disk
 from update.identity import Hardware
+from update.trust.signers import FileSigner
 
 DEMO = Hardware("demo", "1.0")
 TRAILER = "TRAILER!!!"
@@ -75,3 +85,37 @@ def describe(
     software = {"version": version, "hardware-compatibility": list(hardware)}
     software.update({name: entries for name, entries in sections.items() if entries})  # type: ignore[misc]  # mixed values
     return json.dumps({"software": {**software, **more}}).encode()
+
+
+def sign_by(description: bytes, *identities: Identity) -> bytes:
+    """The CMS of `description` by `identities`, or by the first signer of the test PKI."""
+    return sign(description, [FileSigner(each.certificate, each.key) for each in identities or make_pki().signers[:1]])
+
+
+def signed(
+    folder: Path,
+    description: bytes,
+    members: Mapping[str, bytes],
+    *identities: Identity,
+    name: str = "bundle.swu",
+    form: Form = Form.NEWC,
+) -> Path:
+    """Write a signed bundle into `folder` and return its path."""
+    source = folder / f"{name}.members"
+    source.mkdir(exist_ok=True)
+    for member, data in members.items():
+        (source / member).write_bytes(data)
+    pieces = {member: Piece(source / member) for member in members}
+    write_bundle(folder / name, description, sign_by(description, *identities), pieces, Disk(), form=form)
+    return folder / name
+
+
+def cms_policy(*, threshold: int = 1) -> CmsPolicy:
+    """Trust in the test PKI's release CA, at its fixed time."""
+    pki = make_pki()
+    return CmsPolicy(roots=(pki.root.certificate,), intermediates=(pki.intermediate.certificate,), at=NOW, threshold=threshold)
+
+
+def verified(file: Path, *, threshold: int = 1) -> VerifiedBundle:
+    """The bundle, verified by the test PKI."""
+    return verify_bundle(file, cms_policy(threshold=threshold))

@@ -1,0 +1,40 @@
+"""The proof that a bundle was verified: who signed, what it says, and where its members are in the file.
+
+Made only by `update.bundle.reader` (a test searches the tree for other places); drivers and servers accept nothing else.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from update.bundle.cms import Signer
+from update.bundle.description import Description
+from update.digest import Digest
+from update.trust.verified import Provenance, TargetInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file in a bundle: its stored bytes are `size` bytes at `offset` of the bundle."""
+
+    name: str
+    offset: int
+    size: int
+    sha256: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedBundle:
+    """A bundle of which every byte was verified. `digest` is of sw-description: it identifies the release.
+
+    A signature can be encoded in many ways, so the hash of the whole file identifies only a copy. `target` is there, and
+    `provenance` is `tuf`, when signed metadata named the file.
+    """
+
+    file: Path
+    description: Description
+    digest: Digest
+    signers: tuple[Signer, ...]
+    provenance: Provenance
+    members: Mapping[str, Member]
+    target: TargetInfo | None = None
