@@ -40,14 +40,17 @@ def unpack(
 
     Errors while reading: `CompressionError`, its message beginning with `name`.
     """
+    return BoundedPayload(_pieces(source, compression, name), name, max_bytes, announced)
+
+
+def _pieces(source: Readable, compression: Compression, name: str) -> Iterator[bytes]:
     match compression:
         case Compression.NONE:
-            pieces = iter(lambda: source.read(_READ_BYTES), b"")
+            return iter(lambda: source.read(_READ_BYTES), b"")
         case Compression.ZLIB:
-            pieces = _gunzip(source, name)
+            return _gunzip(source, name)
         case Compression.ZSTD:
-            pieces = _unzstd(source, name)
-    return BoundedPayload(pieces, name, max_bytes, announced)
+            return _unzstd(source, name)
 
 
 class BoundedPayload:
