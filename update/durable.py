@@ -17,7 +17,7 @@ every prefix of them with unsynced data lost, torn or reordered; crash tests rai
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -75,15 +75,7 @@ class Disk:
 
     def write_file(self, path: Path, data: bytes, *, mode: int = 0o644) -> None:
         """Replace the whole of `path` (rule 2). Parent folders must exist; a failure leaves the old content and no rest."""
-        temporary = path.with_name(f".{path.name}{_TEMPORARY_SUFFIX}")
-        try:
-            with self.open(temporary, fresh=True, mode=mode) as file:
-                file.write_at(0, data)
-                file.sync()
-            self._rename(temporary, path)
-        except StoreError:
-            self._forget(temporary)
-            raise
+        self._replace(path, data, mode)
         self._sync_folder(path.parent)
 
     def append(self, path: Path, data: bytes, *, mode: int = 0o644) -> None:
@@ -99,13 +91,22 @@ class Disk:
             self._sync_folder(path.parent)
             self._settled.add(path)
 
-    def publish(self, staged: Path, final: Path) -> None:
+    def write_files(self, folder: Path, files: Iterable[tuple[str, bytes]], *, mode: int = 0o644) -> None:
+        """Replace several files (name, content) of one folder, each old or new after a crash; all are durable at the end."""
+        for name, data in files:
+            self._replace(folder / name, data, mode)
+        self._sync_folder(folder)
+
+    def publish(self, staged: Path, final: Path, *, along: Iterable[Path] = ()) -> None:
         """Move a completely written and synced file to its final name, durably, within one file system.
 
-        The content must be synced already (`DurableFile.sync`): publishing a name never vouches for data.
+        The content must be synced already (`DurableFile.sync`): publishing a name never vouches for data. `along` are files
+        beside `staged` that mean nothing without it: they are removed with it.
         """
         self._rename(staged, final)
         self._sync_folder(final.parent)
+        for path in along:
+            self._unlink(path)
         if staged.parent != final.parent:
             self._sync_folder(staged.parent)
 
@@ -125,10 +126,7 @@ class Disk:
     def remove(self, path: Path) -> None:
         """Remove a file durably; one that is not there is no error, and is durably not there afterwards (rule 5)."""
         self._settled.discard(path)
-        if path.exists() or path.is_symlink():
-            self._observe(Operation(Kind.REMOVE, path))
-            with _named(path, "remove"), suppress(FileNotFoundError):
-                path.unlink()
+        self._unlink(path)
         if path.parent.exists():
             self._sync_folder(path.parent)
 
@@ -157,12 +155,23 @@ class Disk:
         with _named(target, "rename to"):
             source.replace(target)
 
-    def _forget(self, temporary: Path) -> None:
-        """Take away what a failed write left; best effort, since the next write of the same file empties it anyway."""
-        if temporary.exists():
-            self._observe(Operation(Kind.REMOVE, temporary))
-            with suppress(OSError):
-                temporary.unlink()
+    def _replace(self, path: Path, data: bytes, mode: int) -> None:
+        temporary = path.with_name(f".{path.name}{_TEMPORARY_SUFFIX}")
+        try:
+            with self.open(temporary, fresh=True, mode=mode) as file:
+                file.write_at(0, data)
+                file.sync()
+            self._rename(temporary, path)
+        except StoreError:
+            with suppress(StoreError):  # best effort: the next write of the same file empties it anyway
+                self._unlink(temporary)
+            raise
+
+    def _unlink(self, path: Path) -> None:
+        if path.exists() or path.is_symlink():
+            self._observe(Operation(Kind.REMOVE, path))
+            with _named(path, "remove"), suppress(FileNotFoundError):
+                path.unlink()
 
     def _sync_folder(self, folder: Path) -> None:
         self._observe(Operation(Kind.SYNC_FOLDER, folder))

@@ -164,6 +164,25 @@ def test_a_published_file_is_whole_under_one_name_after_every_crash_and_needs_ea
     assert needless_syncs(recorder.trace(), verify) == []
 
 
+def test_several_files_are_each_old_or_new_and_need_each_sync(root: Path, crash: Path) -> None:
+    recorder = Recorder(root)
+    disk = Disk(recorder)
+    values: list[list[bytes | None]] = [[None, None], [b"a1", b"b1"], [b"a two", b"b two"]]
+    for first, second in values[1:]:
+        disk.write_files(root, [("a", first or b""), ("b", second or b"")])
+        recorder.mark()
+
+    def check(folder: Path, state: CrashState) -> None:
+        for position, name in enumerate("ab"):
+            assert text_of(name)(folder) in [value[position] for value in values[state.marks : state.marks + 1 + state.busy]]
+
+    def verify(trace: Trace) -> int:
+        return assert_every_crash(trace, check, into=crash)
+
+    assert verify(recorder.trace()) > 20
+    assert needless_syncs(recorder.trace(), verify) == []
+
+
 def test_a_removed_file_stays_removed_and_needs_its_sync(root: Path, crash: Path) -> None:
     (root / "value").write_bytes(b"here")
     recorder = Recorder(root)
