@@ -128,10 +128,11 @@ class ContentSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_NO_OTHER_KEYS)
 class SouthSection:
-    """Towards the nodes. `interfaces` empty: nothing is announced by mDNS."""
+    """Towards the nodes. `hosts` go into the TLS certificate; `interfaces` empty: nothing is announced by mDNS."""
 
     addresses: Annotated[tuple[_Address, ...], Field(min_length=1)] = ("0.0.0.0", "::")  # noqa: S104 - nodes are on the LAN
     port: _Port = 8443
+    hosts: tuple[_Text, ...] = ()
     interfaces: tuple[_Interface, ...] = ()
     polling_interval_s: _Seconds = 300
     content: ContentSection = ContentSection()

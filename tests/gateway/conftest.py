@@ -1,31 +1,22 @@
-"""What the gateway's tests share: a real database in a file, and a clock that moves when told."""
+"""What the gateway's tests share: a real database in a file, a clock, and a shelf of releases."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from gateway.database.engine import Database, sqlite_url
-
-
-@dataclass(slots=True)
-class Clock:
-    """Time that passes by hand."""
-
-    now: datetime = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
+from tests.builders.fleet import Clock, Shelf, bundle
 
 
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    return Shelf({"plant": [bundle("1.1", "board:1"), bundle("1.2", "board:1"), bundle("1.2", "other:#RE:^[12]$")]})
 
 
 @pytest.fixture

@@ -1,0 +1,93 @@
+"""The command line's side of the operator's socket: each command is one request; a refusal comes back as its own error."""
+
+from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import TypeVar
+
+from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, UnixConnector
+from pydantic import TypeAdapter, ValidationError
+
+from gateway.control import messages
+from gateway.edge import Refusal
+from gateway.fleet.catalogue import RepositoryState
+from gateway.status import GatewayState, NodeState
+from update.errors import FieldrelayError, ForbiddenError, ProtocolError, SlowError, UnreachableError
+
+MAX_REPLY_BYTES = 64 << 20
+_TIMEOUT_S = 120.0
+_Reply = TypeVar("_Reply")
+_NO_BODY = b""
+
+
+class ControlClient:
+    """One operator's commands to the gateway behind `socket`. Errors: the gateway's refusals, `UnreachableError`."""
+
+    def __init__(self, socket: Path, *, timeout_s: float = _TIMEOUT_S) -> None:
+        self._socket = socket
+        self._timeout = ClientTimeout(total=timeout_s)
+
+    async def status(self) -> GatewayState:
+        """The state of everything."""
+        return await self._call("GET", messages.STATUS, messages.STATUS_REPLY)
+
+    async def nodes(self) -> tuple[NodeState, ...]:
+        """The state of every node."""
+        return await self._call("GET", messages.NODES, messages.NODES_REPLY)
+
+    async def assign(self, request: messages.AssignRequest) -> tuple[messages.AssignmentState, ...]:
+        """Order a release."""
+        body = messages.ASSIGN_REQUEST.dump_json(request)
+        return await self._call("POST", messages.ASSIGN, messages.ASSIGN_REPLY, body)
+
+    async def token(self, request: messages.TokenRequest) -> messages.TokenReply:
+        """Make a one-time token."""
+        return await self._call("POST", messages.TOKENS, messages.TOKEN_REPLY, messages.TOKEN_REQUEST.dump_json(request))
+
+    async def refresh(self, repository: str) -> RepositoryState:
+        """Have a repository's upstreams asked for news."""
+        return await self._call("POST", messages.REFRESH.format(name=repository), messages.REFRESH_REPLY)
+
+    async def _call(self, method: str, path: str, reply: TypeAdapter[_Reply], body: bytes = _NO_BODY) -> _Reply:
+        status, data = await self._exchange(method, path, body)
+        try:
+            if status != HTTPStatus.OK:
+                raise _as_error(messages.REFUSAL.validate_json(data))
+            return reply.validate_json(data)
+        except ValidationError as error:
+            raise ProtocolError(f"{self._socket} does not answer like a gateway of this release (status {status})") from error
+
+    async def _exchange(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        try:
+            async with (
+                ClientSession(connector=UnixConnector(str(self._socket)), timeout=self._timeout) as session,
+                session.request(method, f"http://gateway{path}", data=body) as response,
+            ):
+                return response.status, await _read(response)
+        except TimeoutError as error:
+            raise SlowError(f"the gateway at {self._socket} did not answer in {self._timeout.total} s; see its log") from error
+        except ClientError as error:
+            if isinstance(error.__cause__, PermissionError) or isinstance(error, PermissionError):
+                raise ForbiddenError(f"you may not open {self._socket}; become root or the gateway's user") from error
+            raise UnreachableError(f"no gateway answers at {self._socket}; is `fieldrelay gateway serve` running?") from error
+
+
+async def _read(response: ClientResponse) -> bytes:
+    data = await response.content.read(MAX_REPLY_BYTES + 1)
+    while len(data) <= MAX_REPLY_BYTES and (more := await response.content.read(MAX_REPLY_BYTES + 1 - len(data))):
+        data += more
+    if len(data) > MAX_REPLY_BYTES:
+        raise ProtocolError(f"the gateway's answer is larger than {MAX_REPLY_BYTES} bytes")
+    return data
+
+
+def _as_error(refusal: Refusal) -> FieldrelayError:
+    """The error that the gateway met, by its code, so that the exit status is the same as if it had happened here."""
+    by_code = {leaf.code: leaf for leaf in _leaves(FieldrelayError)}
+    return by_code.get(refusal.code, FieldrelayError)(refusal.message)
+
+
+def _leaves(error: type[FieldrelayError]) -> Iterator[type[FieldrelayError]]:
+    yield error
+    for kind in error.__subclasses__():
+        yield from _leaves(kind)

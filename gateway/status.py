@@ -1,0 +1,150 @@
+"""The gateway's state in one value: what runs on the nodes and what is wanted, the repositories, the store.
+
+Two facts stand side by side for every node, never merged: what it *runs* by its own word, and what is *wanted* on it. A node
+is `late` when it missed three of its polls.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from gateway.database.engine import Database
+from gateway.database.queries import actions, nodes
+from gateway.database.records import Action, Node, Running
+from gateway.fleet.catalogue import Repositories, RepositoryState
+
+_MISSED_POLLS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class StoreState:
+    """Bytes used by content, bytes free on its disk, and the configured quota (0: none)."""
+
+    used_bytes: int
+    free_bytes: int
+    quota_bytes: int
+
+
+class StoreSize(Protocol):
+    """What tells how full the store is."""
+
+    async def state(self) -> StoreState:
+        """Measure now; may walk a folder, so it does not run in the event loop."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the newest action of a node wants, and how that stands; `outcome` empty while it is under way."""
+
+    action: int
+    repository: str
+    path: str
+    version: str
+    since: datetime
+    state: str
+    reason: str
+    outcome: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """One node; `wanted` is None if nothing was ever ordered for it."""
+
+    id: str
+    kind: str
+    assigner: str
+    hardware: str
+    running: Running
+    wanted: Wanted | None
+    attributes: Mapping[str, str]
+    first_seen: datetime
+    last_seen: datetime
+    late: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayState:
+    """Everything that `fieldrelay gateway status` shows."""
+
+    name: str
+    version: str
+    now: datetime
+    started: datetime
+    nodes: tuple[NodeState, ...]
+    repositories: tuple[RepositoryState, ...]
+    store: StoreState
+
+
+class Status:
+    """Puts the state together. `name` and `version` are this gateway's; `polling_interval_s` decides who is late."""
+
+    def __init__(
+        self,
+        database: Database,
+        repositories: Repositories,
+        store: StoreSize,
+        *,
+        now: Callable[[], datetime],
+        name: str,
+        version: str,
+        polling_interval_s: int,
+    ) -> None:
+        self._database = database
+        self._repositories = repositories
+        self._store = store
+        self._now = now
+        self._name = name
+        self._version = version
+        self._patience = timedelta(seconds=_MISSED_POLLS * polling_interval_s)
+        self._started = now()
+
+    async def gateway(self) -> GatewayState:
+        """The state of everything, now."""
+        return GatewayState(
+            name=self._name,
+            version=self._version,
+            now=self._now(),
+            started=self._started,
+            nodes=await self.nodes(),
+            repositories=tuple(self._repositories.states()),
+            store=await self._store.state(),
+        )
+
+    async def nodes(self) -> tuple[NodeState, ...]:
+        """The state of every node, by name, from one consistent view of the database."""
+        async with self._database.reading() as transaction:
+            everyone, newest = await nodes.everyone(transaction), await actions.latest(transaction)
+        return tuple(self._node(node, newest.get(node.id)) for node in everyone)
+
+    def _node(self, node: Node, action: Action | None) -> NodeState:
+        return NodeState(
+            id=node.id,
+            kind=node.kind,
+            assigner=node.assigner,
+            hardware="" if node.hardware is None else str(node.hardware),
+            running=node.running,
+            wanted=None if action is None else _wanted(action),
+            attributes=node.attributes,
+            first_seen=node.first_seen,
+            last_seen=node.last_seen,
+            late=self._now() - node.last_seen > self._patience,
+        )
+
+
+def _wanted(action: Action) -> Wanted:
+    return Wanted(
+        action=action.id,
+        repository=action.release.repository,
+        path=action.release.path,
+        version=action.release.version,
+        since=action.created,
+        state=action.state,
+        reason=action.reason,
+        outcome="" if action.end is None else action.end.outcome,
+        code="" if action.end is None else action.end.code,
+        message="" if action.end is None else action.end.message,
+    )

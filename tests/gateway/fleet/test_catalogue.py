@@ -1,0 +1,57 @@
+import pytest
+
+from gateway.fleet.catalogue import find_release, for_hardware
+from tests.builders.fleet import Shelf, bundle
+from update.errors import AmbiguousError, HardwareError, UnknownTargetError
+from update.identity import Hardware
+
+
+def test_a_version_means_all_bundles_of_that_version(shelf: Shelf) -> None:
+    assert {target.custom.hw_ids for target in find_release(shelf, "1.2")} == {("board:1",), ("other:#RE:^[12]$",)}
+
+
+def test_a_path_means_one_target_even_where_a_version_is_called_the_same(shelf: Shelf) -> None:
+    shelf.content["plant"].append(bundle("os/board1-1.1.swu", "board:1", path="os/decoy.swu"))
+    assert [target.path for target in find_release(shelf, "os/board1-1.1.swu")] == ["os/board1-1.1.swu"]
+
+
+def test_parts_of_bundles_cannot_be_ordered(shelf: Shelf) -> None:
+    shelf.content["plant"].append(bundle("9", "board:1", path="images/rootfs.zck"))
+    for release in ("9", "images/rootfs.zck"):
+        with pytest.raises(UnknownTargetError, match=r"versions known: 1\.1, 1\.2"):
+            find_release(shelf, release)
+
+
+def test_only_the_named_repository_is_searched(shelf: Shelf) -> None:
+    shelf.content["vendor"] = [bundle("1.2", "board:1", repository="vendor")]
+    assert {target.repository for target in find_release(shelf, "1.2")} == {"plant", "vendor"}
+    assert {target.repository for target in find_release(shelf, "1.2", "vendor")} == {"vendor"}
+    with pytest.raises(UnknownTargetError, match="configured: plant, vendor"):
+        find_release(shelf, "1.2", "elsewhere")
+
+
+@pytest.mark.parametrize(("hardware", "board"), [("board:1", "board:1"), ("other:2", "other:#RE:^[12]$")])
+def test_each_hardware_gets_its_own_bundle(shelf: Shelf, hardware: str, board: str) -> None:
+    assert for_hardware(find_release(shelf, "1.2"), Hardware.parse(hardware), "n1").custom.hw_ids == (board,)
+
+
+@pytest.mark.parametrize("hardware", ["board:2", "other:3", "third:1"])
+def test_a_release_for_other_hardware_is_refused_by_name(shelf: Shelf, hardware: str) -> None:
+    with pytest.raises(HardwareError, match=rf"node n1 is {hardware}; the release is for board:1, other"):
+        for_hardware(find_release(shelf, "1.2"), Hardware.parse(hardware), "n1")
+
+
+def test_a_node_of_unknown_hardware_gets_nothing(shelf: Shelf) -> None:
+    with pytest.raises(HardwareError, match="has not said"):
+        for_hardware(find_release(shelf, "1.2"), None, "n1")
+
+
+def test_a_bundle_that_names_no_hardware_is_for_none() -> None:
+    with pytest.raises(HardwareError, match="no hardware at all"):
+        for_hardware([bundle("1")], Hardware.parse("board:1"), "n1")
+
+
+def test_two_bundles_for_one_hardware_must_be_told_apart(shelf: Shelf) -> None:
+    shelf.content["vendor"] = [bundle("1.2", "board:1", repository="vendor")]
+    with pytest.raises(AmbiguousError, match=r"plant/os/board1-1\.2\.swu, vendor/os/board1-1\.2\.swu"):
+        for_hardware(find_release(shelf, "1.2"), Hardware.parse("board:1"), "n1")
