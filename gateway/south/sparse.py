@@ -14,6 +14,7 @@ first), SHA-256 of all that.
 
 import hashlib
 from pathlib import Path
+from threading import Lock
 from typing import Self
 
 from update.chunks.fields import hash_of_length
@@ -38,6 +39,7 @@ class SparseFile:
         self._held = held  # in the file
         self._proved = bytearray(len(held))  # digest seen by this process
         self._dirty = False
+        self._committing = Lock()  # a cancelled task leaves its commit running in a thread
 
     @classmethod
     def open(cls, disk: Disk, path: Path, index: VerifiedChunkIndex) -> Self:
@@ -94,9 +96,12 @@ class SparseFile:
 
     def commit(self) -> None:
         """Make what was put durable: data first, then the bitmap that names it (rule 2)."""
-        if not self._dirty:
-            return
-        self._dirty = False
+        with self._committing:
+            if self._dirty:
+                self._dirty = False
+                self._write_bitmap()
+
+    def _write_bitmap(self) -> None:
         body = _MAGIC + bytes.fromhex(self._sha256) + bytes(self._held)  # what is claimed now was written before now
         try:
             self._file.sync()
@@ -115,12 +120,10 @@ class SparseFile:
 
 
 def _create(disk: Disk, path: Path, index: VerifiedChunkIndex) -> None:
-    """A file of the full size that holds the header only."""
+    """A file of the full size that holds the header only; it needs no sync, since without a bitmap it counts for nothing."""
     with disk.open(path, fresh=True) as file:
         file.write_at(0, index.header.raw)
         file.truncate(index.header.total_length)
-        file.sync()
-    disk.sync_folder(path.parent)
 
 
 def _read_bitmap(path: Path, index: VerifiedChunkIndex) -> bytearray | None:
