@@ -1,0 +1,68 @@
+"""All mirrored repositories of this gateway: polled in the background, looked up by name."""
+
+import asyncio
+import random
+from collections.abc import Mapping, Sequence
+
+from gateway.fleet.catalogue import RepositoryState
+from gateway.north.sources import Failover
+from gateway.north.upstream import Mirror
+from update.errors import UnknownTargetError
+from update.trust.verified import TargetInfo
+
+_SPREAD = 0.1
+
+
+class Mirrors:
+    """The catalogue that every other part reads. `polling_s` gives each repository's interval."""
+
+    def __init__(self, mirrors: Sequence[Mirror], polling_s: Mapping[str, float]) -> None:
+        self._mirrors = {mirror.name: mirror for mirror in mirrors}
+        self._polling_s = dict(polling_s)
+
+    def repositories(self) -> Sequence[str]:
+        """Names, in the configured order."""
+        return tuple(self._mirrors)
+
+    def targets(self, repository: str) -> Sequence[TargetInfo]:
+        """What one repository lists and can be had."""
+        mirror = self._mirrors.get(repository)
+        return () if mirror is None else mirror.targets()
+
+    def find(self, repository: str, wire_path: str) -> TargetInfo | None:
+        """The target behind `targets/<folder>/<sha256>.<name>`, or None."""
+        mirror = self._mirrors.get(repository)
+        return None if mirror is None else mirror.find(wire_path)
+
+    def metadata(self, repository: str, name: str) -> bytes | None:
+        """A metadata file as it was verified, byte for byte, or None."""
+        mirror = self._mirrors.get(repository)
+        return None if mirror is None else mirror.metadata(name)
+
+    def ranges_of(self, info: TargetInfo) -> Failover:
+        """Where the relay gets missing chunks of a target."""
+        return self._mirrors[info.repository].ranges_of(info)
+
+    def states(self) -> Sequence[RepositoryState]:
+        """Every repository's state."""
+        return tuple(mirror.state() for mirror in self._mirrors.values())
+
+    async def refresh(self, repository: str) -> RepositoryState:
+        """Ask the upstreams of one repository for news now."""
+        if repository not in self._mirrors:
+            raise UnknownTargetError(f"no repository {repository!r}; configured: {', '.join(self._mirrors) or 'none'}")
+        return await self._mirrors[repository].refresh()
+
+    async def run(self) -> None:
+        """Restore what is on disk, then poll every repository until cancelled; intervals are spread by a tenth."""
+        for mirror in self._mirrors.values():
+            await mirror.restore()
+        async with asyncio.TaskGroup() as group:
+            for mirror in self._mirrors.values():
+                group.create_task(self._poll(mirror))
+
+    async def _poll(self, mirror: Mirror) -> None:
+        while True:
+            await mirror.refresh()
+            spread = 1 + random.uniform(-_SPREAD, _SPREAD)  # noqa: S311 - keeps gateways of one plant apart, no secret
+            await asyncio.sleep(self._polling_s[mirror.name] * spread)

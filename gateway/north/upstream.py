@@ -1,0 +1,217 @@
+"""The mirror of one repository: refresh, fetch what this site needs, verify, keep, then publish; keyless.
+
+Order (TUF 1.0, section 6.2; a reader or a power cut finds the old or the new repository):
+
+1. metadata is refreshed and verified, from one upstream at a time in their order;
+2. targets for this site's hardware are fetched into staging, resuming what an earlier run left there, and verified against
+   the metadata, bundles also against their CMS policy; only then does the store take them over;
+3. metadata is written byte for byte, the timestamp last.
+
+A `.zck` whose metadata pins its zchunk header is not fetched: the relay gets its chunks when they are asked for. A target
+that cannot be had or is refused is not listed here, its reason is, and the next refresh tries again. Without any
+upstream the repository stays as it was last verified.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from gateway.fleet.catalogue import RepositoryState
+from gateway.north.sources import Current, Failover, Upstream
+from update.errors import BundleError, FieldrelayError, NotFoundError, NotStoredError, StoreError, TrustError, WireError
+from update.identity import Hardware
+from update.store.staging import Staged
+from update.store.store import Store
+from update.trust.client import Refreshed, Repository
+from update.trust.verified import TargetInfo, verify_target
+
+_log = logging.getLogger(__name__)
+
+Inspect = Callable[[Path, TargetInfo], None]
+"""Proves a bundle's own signature; raises what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What readers see; replaced as a whole."""
+
+    metadata: Mapping[str, bytes] = field(default_factory=dict)
+    targets: Mapping[str, TargetInfo] = field(default_factory=dict)  # by path on the wire
+    refused: Mapping[str, FieldrelayError] = field(default_factory=dict)
+    refreshed: Refreshed | None = None
+    at: datetime | None = None
+
+
+class Mirror:
+    """One repository. `current` is the fetcher that `repository` was made with."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        current: Current,
+        upstreams: Sequence[Upstream],
+        store: Store,
+        *,
+        hardware: Sequence[Hardware],
+        inspect: Inspect,
+        now: Callable[[], datetime],
+    ) -> None:
+        self.name = repository.name
+        self._repository = repository
+        self._current = current
+        self._upstreams = tuple(upstreams)
+        self._store = store
+        self._hardware = tuple(hardware)
+        self._inspect = inspect
+        self._now = now
+        self._lock = asyncio.Lock()
+        self._view = _View()
+        self._trouble: FieldrelayError | None = None
+        self._inspected: set[TargetInfo] = set()
+
+    def targets(self) -> tuple[TargetInfo, ...]:
+        """What is listed and can be had, by path."""
+        return tuple(sorted(self._view.targets.values(), key=lambda info: info.path))
+
+    def find(self, wire_path: str) -> TargetInfo | None:
+        """The target behind a path on the wire."""
+        return self._view.targets.get(wire_path)
+
+    def metadata(self, name: str) -> bytes | None:
+        """A metadata file, byte for byte."""
+        return self._view.metadata.get(name)
+
+    def ranges_of(self, info: TargetInfo) -> Failover:
+        """Where the relay gets missing chunks of a target."""
+        return Failover(self._upstreams, info)
+
+    def state(self) -> RepositoryState:
+        """How the mirror stands."""
+        view, refreshed = self._view, self._view.refreshed
+        trouble = self._trouble or next(iter(view.refused.values()), None)
+        versions = refreshed.versions if refreshed else None
+        return RepositoryState(
+            name=self.name,
+            targets=len(view.targets),
+            versions={} if versions is None else asdict(versions),
+            stale=refreshed.stale if refreshed else (),
+            issued=refreshed.issued if refreshed else None,
+            refreshed=view.at,
+            code=trouble.code if trouble else "",
+            problem=str(trouble) if trouble else "",
+        )
+
+    async def restore(self) -> None:
+        """Show what was last verified, from disk only; called once at the start."""
+        async with self._lock:
+            try:
+                await self._show(await self._repository.restore(), fetch=False)
+            except NotStoredError:
+                return  # nothing was ever mirrored
+            except (TrustError, StoreError) as error:
+                self._note(error)
+
+    async def refresh(self) -> RepositoryState:
+        """Ask the upstreams for news; trouble is in the answer, never raised."""
+        async with self._lock:
+            try:
+                refreshed = await self._ask()
+                self._trouble = None
+                await self._show(refreshed, fetch=True)
+            except FieldrelayError as error:
+                self._note(error)
+                await self._return_to_last()
+        return self.state()
+
+    async def _ask(self) -> Refreshed:
+        """Refresh from the first upstream that can."""
+        trouble: FieldrelayError = NotFoundError(f"repository {self.name} has no upstream")
+        for upstream in self._upstreams:
+            self._current.upstream = upstream
+            try:
+                return await self._repository.refresh()
+            except (WireError, TrustError) as error:
+                _log.warning("mirror %s: upstream %s: %s (%s)", self.name, upstream.name, error, error.code)
+                trouble = error
+        raise trouble
+
+    async def _return_to_last(self) -> None:
+        """A refresh that failed leaves nothing trusted in memory; the view stays, so its metadata must be readable again."""
+        try:
+            await self._repository.restore()
+        except FieldrelayError as error:
+            _log.debug("mirror %s: nothing to return to: %s", self.name, error)
+
+    async def _show(self, refreshed: Refreshed, *, fetch: bool) -> None:
+        """Keep what is needed, publish the metadata, and let readers see it."""
+        listed: dict[str, TargetInfo] = {}
+        refused: dict[str, FieldrelayError] = {}
+        for info in await self._repository.targets():
+            if not self._is_wanted(info):
+                continue
+            try:
+                if not _is_relayed(info):
+                    await self._keep(info, fetch=fetch)
+                listed[info.wire_path] = info
+            except FieldrelayError as error:
+                _log.warning("mirror %s: %s: %s (%s)", self.name, info.path, error, error.code)
+                refused[info.path] = error
+        refused.update(self._repository.problems)
+        files = [(name.removeprefix("metadata/"), data) for name, data in await self._repository.metadata_files()]
+        await asyncio.to_thread(self._store.publish_metadata, self.name, files)
+        self._view = _View(dict(files), listed, refused, refreshed, self._now())
+
+    def _is_wanted(self, info: TargetInfo) -> bool:
+        ids = info.custom.hw_ids
+        return not self._hardware or not ids or any(each.accepts(ids) for each in self._hardware)
+
+    async def _keep(self, info: TargetInfo, *, fetch: bool) -> None:
+        """Have a verified target in the store."""
+        stored = await asyncio.to_thread(self._stored, info)
+        if stored is None and not fetch:
+            raise NotStoredError(f"{info.path} was not mirrored before; the next refresh fetches it")
+        if stored is None:
+            await self._fetch(info)
+        elif info not in self._inspected:
+            await asyncio.to_thread(self._inspect, stored, info)
+        self._inspected.add(info)
+
+    def _stored(self, info: TargetInfo) -> Path | None:
+        try:
+            return self._store.open_verified(info).file
+        except StoreError as error:
+            _log.debug("mirror %s: %s", self.name, error)
+            return None
+
+    async def _fetch(self, info: TargetInfo) -> None:
+        """Staging, verification, store; what is damaged in staging is dropped, so that the next try begins anew."""
+        with await asyncio.to_thread(self._store.stage, info) as staged:
+            await self._download(info, staged)
+        try:
+            verified = await asyncio.to_thread(verify_target, info, staged.path)
+            await asyncio.to_thread(self._inspect, staged.path, info)
+        except (TrustError, BundleError):
+            await asyncio.to_thread(staged.discard)
+            raise
+        await asyncio.to_thread(self._store.publish, verified)
+
+    async def _download(self, info: TargetInfo, staged: Staged) -> None:
+        trouble: WireError = NotFoundError(f"{info.path} has no upstream")
+        for upstream in self._upstreams:
+            try:
+                return await upstream.download(info.wire_path, staged, length=info.length)
+            except WireError as error:
+                _log.warning("mirror %s: upstream %s: %s (%s)", self.name, upstream.name, error, error.code)
+                trouble = error
+        raise trouble
+
+    def _note(self, error: FieldrelayError) -> None:
+        self._trouble = error
+        _log.error("mirror %s: %s (%s)", self.name, error, error.code)
+
+
+def _is_relayed(info: TargetInfo) -> bool:
+    return info.custom.zck_header is not None
