@@ -1,0 +1,212 @@
+"""The mirror takes over what is verified and wanted, byte for byte, and keeps what it has when upstream fails or lies."""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from gateway.north.sources import Current, Failover, FolderUpstream
+from gateway.north.upstream import Inspect, Mirror
+from tests.builders.repository import START, RepositoryBuilder
+from update.chunks.ranges import Range
+from update.durable import Disk
+from update.errors import BundleError, ContainerError, UnreachableError
+from update.identity import Hardware
+from update.store.directory import DirectoryFetcher
+from update.store.store import Store
+from update.trust.client import Repository
+from update.trust.floor import Floor
+from update.trust.verified import TargetInfo
+
+NAME = "plant"
+
+
+def write(builder: RepositoryBuilder, folder: Path) -> Path:
+    builder.write_to(folder)
+    return folder
+
+
+def accept(_path: Path, _info: TargetInfo) -> None:
+    """Every bundle is good here: signatures are judged elsewhere."""
+
+
+class Site:
+    """One gateway's mirror over folders."""
+
+    def __init__(self, state: Path, root: bytes, *upstreams: Path, hardware: str = "", inspect: Inspect = accept) -> None:
+        disk = Disk()
+        self.store = Store(disk, state / "store")
+        floor = Floor(disk, (state / "floor-1", state / "floor-2"))
+        if not floor.exists():
+            floor.create()
+        ways = [FolderUpstream(path) for path in upstreams]
+        current = Current(ways[0])
+        repository = Repository(
+            NAME,
+            trusted=self.store.layout.trusted(NAME),
+            root=root,
+            fetcher=current,
+            disk=disk,
+            floor=floor,
+            now=lambda: START,
+        )
+        hardware_list = [Hardware.parse(hardware)] if hardware else []
+        self.mirror = Mirror(
+            repository, current, ways, self.store, hardware=hardware_list, inspect=inspect, now=lambda: datetime.now(UTC)
+        )
+
+
+@pytest.fixture
+def builder() -> RepositoryBuilder:
+    builder = RepositoryBuilder()
+    builder.add_target("controller/one.swu", b"bundle one", {"hwIds": ["imx8:1"], "version": "1.0"})
+    builder.add_target("motor/two.swu", b"bundle two", {"hwIds": ["motor:1"], "version": "1.0"})
+    builder.add_target("any.txt", b"for everybody")
+    builder.publish()
+    return builder
+
+
+async def test_a_site_gets_what_is_for_its_hardware_and_metadata_byte_for_byte(
+    tmp_path: Path, builder: RepositoryBuilder
+) -> None:
+    upstream = write(builder, tmp_path / "upstream")
+    site = Site(tmp_path, builder.root_bytes, upstream, hardware="imx8:1")
+    state = await site.mirror.refresh()
+    assert (state.problem, state.targets) == ("", 2)
+    assert [info.path for info in site.mirror.targets()] == ["any.txt", "controller/one.swu"]
+    repository = site.store.layout.repository(NAME)
+    mirrored = {str(path.relative_to(repository)): path.read_bytes() for path in (repository / "metadata").iterdir()}
+    assert mirrored == {name: data for name, data in builder.files.items() if name.startswith("metadata/") and name in mirrored}
+    assert "metadata/timestamp.json" in mirrored
+    info = site.mirror.targets()[1]
+    assert (repository / info.wire_path).read_bytes() == b"bundle one"
+    assert not list((repository / "targets").rglob("*two.swu"))
+
+
+async def test_a_mirror_is_a_repository_for_the_next_one(tmp_path: Path, builder: RepositoryBuilder) -> None:
+    site = Site(tmp_path / "a", builder.root_bytes, write(builder, tmp_path / "upstream"))
+    await site.mirror.refresh()
+    follower = Site(tmp_path / "b", builder.root_bytes, site.store.layout.repository(NAME))
+    assert (await follower.mirror.refresh()).targets == 3
+
+
+async def test_when_the_first_upstream_fails_the_second_is_asked(tmp_path: Path, builder: RepositoryBuilder) -> None:
+    site = Site(tmp_path, builder.root_bytes, tmp_path / "gone", write(builder, tmp_path / "upstream"))
+    assert (await site.mirror.refresh()).targets == 3
+
+
+async def test_without_any_upstream_the_last_verified_state_is_shown_also_after_a_restart(
+    tmp_path: Path, builder: RepositoryBuilder
+) -> None:
+    upstream = write(builder, tmp_path / "upstream")
+    site = Site(tmp_path, builder.root_bytes, upstream)
+    await site.mirror.refresh()
+    upstream.rename(tmp_path / "away")
+    state = await site.mirror.refresh()
+    assert state.targets == 3
+    assert state.code
+    again = Site(tmp_path, builder.root_bytes, upstream)
+    await again.mirror.restore()
+    assert len(again.mirror.targets()) == 3
+    assert again.mirror.metadata("timestamp.json") == builder.files["metadata/timestamp.json"]
+
+
+async def test_a_target_with_wrong_bytes_is_named_and_not_listed_and_the_next_refresh_repairs_it(
+    tmp_path: Path, builder: RepositoryBuilder
+) -> None:
+    upstream = write(builder, tmp_path / "upstream")
+    (victim,) = upstream.rglob("*one.swu")
+    good = victim.read_bytes()
+    victim.write_bytes(b"bundle 0ne")
+    site = Site(tmp_path, builder.root_bytes, upstream)
+    state = await site.mirror.refresh()
+    assert (state.code, state.targets) == ("trust.length-or-hash", 2)
+    assert not list(site.store.layout.repository(NAME).rglob("*one.swu"))
+    victim.write_bytes(good)
+    assert ((await site.mirror.refresh()).code, len(site.mirror.targets())) == ("", 3)
+
+
+async def test_a_bundle_whose_own_signature_is_refused_never_reaches_the_store(
+    tmp_path: Path, builder: RepositoryBuilder
+) -> None:
+    def refuse(_path: Path, info: TargetInfo) -> None:
+        if info.path.endswith(".swu"):
+            raise ContainerError("not a bundle")
+
+    site = Site(tmp_path, builder.root_bytes, write(builder, tmp_path / "upstream"), inspect=refuse)
+    state = await site.mirror.refresh()
+    assert (state.code, state.targets) == (ContainerError.code, 1)
+    assert issubclass(ContainerError, BundleError)
+    assert not list(site.store.layout.repository(NAME).rglob("*.swu"))
+
+
+async def test_a_replayed_older_repository_changes_nothing(tmp_path: Path, builder: RepositoryBuilder) -> None:
+    upstream = write(builder, tmp_path / "upstream")
+    old = dict(builder.files)
+    builder.add_target("new.swu", b"new", {"hwIds": [], "version": "2.0"})
+    builder.publish()
+    write(builder, upstream)
+    site = Site(tmp_path, builder.root_bytes, upstream)
+    assert (await site.mirror.refresh()).targets == 4
+    builder.files = old
+    write(builder, upstream)
+    state = await site.mirror.refresh()
+    assert (state.code, state.targets) == ("trust.rollback", 4)
+
+
+class Cut:
+    """Delivers `after` bytes and breaks."""
+
+    def __init__(self, content: bytes, after: int) -> None:
+        self.name, self._content, self._after = "cut", content, after
+
+    async def fetch(self, path: str, *, max_bytes: int) -> bytes:
+        raise UnreachableError("cut")
+
+    async def download(self, path: str, staged: object, *, length: int) -> None:
+        raise UnreachableError("cut")
+
+    async def read_ranges(self, path: str, ranges: Sequence[Range]) -> AsyncIterator[tuple[int, bytes]]:
+        left = self._after
+        for span in ranges:
+            take = min(left, span.length)
+            if take:
+                yield span.start, self._content[span.start : span.start + take]
+            left -= take
+            if take < span.length:
+                raise UnreachableError("cut")
+
+
+async def test_ranges_go_on_at_the_next_upstream_where_the_first_was_cut(tmp_path: Path, builder: RepositoryBuilder) -> None:
+    content = bytes(range(256)) * 20
+    builder.add_target("x.zck", content)
+    builder.publish()
+    upstream = write(builder, tmp_path / "upstream")
+    repository = Repository(
+        NAME,
+        trusted=tmp_path / "trusted",
+        root=builder.root_bytes,
+        fetcher=DirectoryFetcher(upstream),
+        disk=Disk(),
+        floor=_floor(tmp_path),
+        now=lambda: START,
+    )
+    await repository.refresh()
+    info = await repository.find("x.zck")
+    wanted = (Range(10, 100), Range(200, 1000), Range(3000, 50))
+    for after in (0, 1, 100, 101, 777, 1100, 1149):
+        got: dict[int, int] = {}
+        async for offset, piece in Failover([Cut(content, after), FolderUpstream(upstream)], info).read_ranges(wanted):
+            for at, byte in enumerate(piece, offset):
+                assert at not in got, "a byte came twice"
+                got[at] = byte
+        assert got == {at: content[at] for span in wanted for at in range(span.start, span.end)}
+    with pytest.raises(UnreachableError):
+        [piece async for piece in Failover([Cut(content, 5)], info).read_ranges(wanted)]
+
+
+def _floor(folder: Path) -> Floor:
+    floor = Floor(Disk(), (folder / "f1", folder / "f2"))
+    floor.create()
+    return floor
