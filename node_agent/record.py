@@ -23,7 +23,10 @@ MAX_MESSAGE_CHARACTERS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """One verified bundle: where it came from and its two signed numbers. `path` is the target's, or the file's name."""
+    """One bundle: where it came from and its two signed numbers. `path` is the target's, or the file's name.
+
+    `bundle` is the digest of its description, known once it was downloaded and verified; devices know it by this one.
+    """
 
     repository: _Text
     path: _Text
@@ -33,6 +36,7 @@ class Release:
     provenance: _Text
     release_counter: _Count = 0
     security_counter: _Count = 0
+    bundle: Annotated[Digest | None, Field(pattern=r"^[0-9a-f]{64}$")] = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from update.digest import Digest
 class Offer:
     """An order to run something: a target of a repository, or a local `file`. `length` is in bytes, None if not said.
 
-    `may_write` is False while the assigner wants it only downloaded (a maintenance window is closed).
+    `reason` is an operator's, who wants an older release back. `may_write` is False while the assigner wants it only downloaded (a maintenance window is closed).
     """
 
     action: str
@@ -26,6 +26,7 @@ class Offer:
     sha256: Digest | None = None
     length: int | None = None
     file: Path | None = None
+    reason: str = ""
     may_write: bool = True
 
 
@@ -52,8 +53,8 @@ class Source(Protocol):
 class FileSource:
     """`update install FILE`: one order, once; its reports go to nobody."""
 
-    def __init__(self, file: Path, action: str) -> None:
-        self._order: Offer | None = Offer(action=action, file=file)
+    def __init__(self, file: Path, action: str, reason: str = "") -> None:
+        self._order: Offer | None = Offer(action=action, file=file, reason=reason)
 
     async def next(self) -> Offer | None:
         """The file, until its end was reported."""

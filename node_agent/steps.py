@@ -28,15 +28,19 @@ class Content(Protocol):
     """Where bundles and chunks come from: `node_agent.content.Content`."""
 
     async def resolve(self, offer: Offer) -> Release:
-        """Find and judge what is ordered, in the node's own verified metadata."""
+        """Find what is ordered in the node's own verified metadata."""
+        ...
+
+    async def judge(self, release: Release, reason: str) -> None:
+        """Refuse what may not run here; `reason` is an operator's, for a return to an older release."""
         ...
 
     async def obtain(self, release: Release, progress: Progress) -> VerifiedBundle:
         """Download what is missing of the bundle, then verify all of it; complete already: no network is needed."""
         ...
 
-    def chunks(self, release: Release) -> ChunkSource:
-        """Where the bundle's remote chunks are read."""
+    def chunks(self) -> ChunkSource:
+        """Where a bundle's remote chunks are read."""
         ...
 
     def forget(self) -> None:
@@ -78,9 +82,15 @@ class Steps:
         if running is None:
             raise SlotError("no slot of this device is the booted one; check the slots in the configuration")
         known = replace(entry, release=release, slot_from=running.name, slot_to=_other(slots, running))
-        if running.bundle == release.sha256 and running.state is SlotState.ACTIVE:
-            return known.enter(State.REPORTING).ended(Outcome.CONFIRMED, message=f"{release.version} runs already")
-        await self.content.obtain(release, progress)
+        held = known.in_slot(running.name)
+        if held is not None and held.sha256 == release.sha256 and _runs(held, running):
+            return _already(known)
+        await self.content.judge(release, offer.reason)
+        bundle = await self.content.obtain(release, progress)
+        complete = replace(release, bundle=bundle.digest)
+        known = replace(known, release=complete)
+        if _runs(complete, running):
+            return _already(known.holding(running.name, complete))
         if not offer.may_write:
             return put_aside(known)
         return known.enter(State.WRITING).holding(known.slot_to, None)
@@ -90,7 +100,7 @@ class Steps:
         release = _release(entry)
         await self.hooks.run(Moment.BEFORE_WRITE, environment(entry))
         bundle = await self.content.obtain(release, _quiet)
-        written = await self.driver.write(bundle, self.content.chunks(release), progress)
+        written = await self.driver.write(bundle, self.content.chunks(), progress)
         if written.slot != entry.slot_to:
             raise SlotError(
                 f"slot {written.slot} was written where {entry.slot_to} was expected; check the slots in the configuration"
@@ -150,7 +160,7 @@ class Steps:
         """Raise the floor to what runs confirmed: finishes a confirmation whose last write was lost."""
         for slot in await self.driver.slots():
             release = entry.in_slot(slot.name)
-            if slot.booted and slot.state is SlotState.ACTIVE and release is not None and release.sha256 == slot.bundle:
+            if slot.booted and release is not None and _runs(release, slot):
                 self.floor.confirm(release_counter=release.release_counter, security_counter=release.security_counter)
 
 
@@ -164,6 +174,16 @@ def seen_from(target: str, slots: tuple[SlotStatus, ...]) -> Running:
     if found.trial:
         return Running.DUE
     return Running.WRITTEN if found.state is SlotState.PENDING else Running.PREVIOUS
+
+
+def _runs(release: Release, slot: SlotStatus) -> bool:
+    """Whether `slot` holds `release`, confirmed and running."""
+    return slot.state is SlotState.ACTIVE and release.bundle is not None and slot.bundle == release.bundle
+
+
+def _already(entry: Entry) -> Entry:
+    version = entry.release.version if entry.release else ""
+    return entry.enter(State.REPORTING).ended(Outcome.CONFIRMED, message=f"{version} runs already".strip())
 
 
 def environment(entry: Entry) -> Mapping[str, str]:
