@@ -30,7 +30,7 @@ _ROOT: Final = "software"
 _T = TypeVar("_T")
 _CONTENT = ("images", "scripts", "files", "bootenv", "uboot", "partitions", "vars")
 _UNSUPPORTED = ("files", "partitions", "vars", "embedded-script")
-_SECTIONS = frozenset({*_CONTENT, *_UNSUPPORTED, "version", "description", "hardware-compatibility", "ref"})
+RESERVED_NAMES: Final = frozenset({*_CONTENT, *_UNSUPPORTED, "version", "description", "hardware-compatibility", "ref"})
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -92,6 +92,10 @@ class Description:
             known = ", ".join(str(each) for each in self.choices)
             raise DescriptionError(f"the bundle holds nothing to install for {choice}; it knows {known[:200] or 'nothing'}")
         return selection
+
+    def content(self, choice: Choice) -> Selection:
+        """What `choice` holds, for whoever relays or shows it; whether a device may install it, only `select` judges."""
+        return _SelectionReader(self._tree, self.syntax, choice).selection()
 
     def hardware_of(self, choice: Choice) -> tuple[str, ...]:
         """The revisions, or patterns of them, that `choice` accepts."""
@@ -222,7 +226,7 @@ def _groups(tree: Tree, path: Path) -> Iterable[str]:
     node = tree.find(path)
     if node is None or not isinstance(node.value, Mapping):
         return []
-    return [name for name, value in node.value.items() if name not in _SECTIONS and isinstance(value, Mapping)]
+    return [name for name, value in node.value.items() if name not in RESERVED_NAMES and isinstance(value, Mapping)]
 
 
 def _members(value: object, syntax: Syntax, where: str = _ROOT) -> dict[str, Digest]:
