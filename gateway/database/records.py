@@ -134,7 +134,7 @@ class ReportRecord:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A one-time enrolment token: only its digest is kept. `node` limits it to one name; `used_by` is a fingerprint."""
+    """A one-time enrolment token: only its digest is kept. `node` limits it to one name; `used_by` is the node that came."""
 
     id: int
     digest: Digest

@@ -108,7 +108,7 @@ tokens = Table(
     Column("created", DateTime(timezone=True), nullable=False),
     Column("expires", DateTime(timezone=True), nullable=False),
     Column("used_at", DateTime(timezone=True)),
-    Column("used_by", String(DIGEST_CHARACTERS), nullable=False),
+    Column("used_by", String(NAME_CHARACTERS), nullable=False),
     sqlite_autoincrement=True,
 )
 

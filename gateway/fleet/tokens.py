@@ -11,8 +11,7 @@ from datetime import datetime, timedelta
 
 from gateway.database.engine import Database
 from gateway.database.queries import tokens
-from update.digest import Digest, digest_of
-from update.errors import UnauthorizedError
+from update.digest import digest_of
 from update.identity import check_name
 
 _TOKEN_BYTES = 32
@@ -46,9 +45,11 @@ class Tokens:
             await tokens.add(transaction, digest=digest, node=node, reason=reason, created=created, expires=expires)
         return NewToken(token, node, expires)
 
-    async def spend(self, token: str, *, node: str, used_by: Digest) -> None:
-        """Use the token up for `node`; `UnauthorizedError` says no more than that it is not valid."""
+    async def redeem(self, node: str, token: str) -> bool:
+        """Use the token up for `node`; False if it is unknown, used, expired or for another node.
+
+        It is looked up by its digest: how long that takes tells nothing about a token that is only nearly right.
+        """
+        digest = digest_of(token.encode(errors="replace"))
         async with self._database.writing() as transaction:
-            digest = digest_of(token.encode(errors="replace"))
-            if not await tokens.use(transaction, digest, node=node, used_by=used_by, now=self._now()):
-                raise UnauthorizedError("the enrolment token is unknown, used, expired or for another node; ask for a new one")
+            return await tokens.use(transaction, digest, node=node, now=self._now())

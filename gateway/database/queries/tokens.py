@@ -24,7 +24,7 @@ async def add(transaction: Transaction, *, digest: Digest, node: str, reason: st
     return _record((await transaction.execute(insert(table).values(values).returning(table))).one())
 
 
-async def use(transaction: Transaction, digest: Digest, *, node: str, used_by: Digest, now: datetime) -> bool:
+async def use(transaction: Transaction, digest: Digest, *, node: str, now: datetime) -> bool:
     """Spend a token for `node`; False if there is none such that is unused, in time and meant for this node.
 
     One conditional update: of two requests with the same token exactly one sees it unused.
@@ -32,7 +32,7 @@ async def use(transaction: Transaction, digest: Digest, *, node: str, used_by: D
     statement = (
         update(table)
         .where(table.c.digest == digest, table.c.used_at.is_(None), table.c.expires > as_utc(now), table.c.node.in_(("", node)))
-        .values(used_at=as_utc(now), used_by=used_by)
+        .values(used_at=as_utc(now), used_by=node)
         .returning(table.c.id)
     )
     return (await transaction.execute(statement)).first() is not None

@@ -156,7 +156,7 @@ async def test_a_token_is_spent_once_in_time_by_the_node_it_is_for(database: Dat
 
     async def use(name: str, node: str) -> bool:
         async with database.writing() as transaction:
-            return await tokens.use(transaction, digest_of(name.encode()), node=node, used_by=PRINT, now=NOW)
+            return await tokens.use(transaction, digest_of(name.encode()), node=node, now=NOW)
 
     assert not await use("unknown", "n1")
     assert not await use("stale", "n1")
@@ -164,5 +164,6 @@ async def test_a_token_is_spent_once_in_time_by_the_node_it_is_for(database: Dat
     assert await use("bound", "n1")
     assert sorted(await asyncio.gather(*(use("any", f"n{number}") for number in range(5)))) == [False] * 4 + [True]
     async with database.reading() as transaction:
-        spent = {token.reason: token for token in await tokens.everything(transaction) if token.used_at}
-    assert spent["bench"].used_by == PRINT
+        spent = [token for token in await tokens.everything(transaction) if token.used_at]
+    assert [(token.node, token.used_at) for token in spent] == [("", NOW), ("n1", NOW)]
+    assert spent[1].used_by == "n1"
