@@ -1,0 +1,143 @@
+"""The demo's device maker: keys, bundles, and a repository that two of three must sign.
+
+Everything goes through `update.publish`, as `fieldrelay bundle` and `fieldrelay repo` do. Keys are made anew for every run
+and die with its folder; the release CA is a root certificate that issues one signer's certificate, as a real one would.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from securesystemslib.signer import CryptoSigner
+
+from gateway.demo.images import DemoImage
+from update.durable import Disk
+from update.publish.bundles import BuiltBundle, build_bundle
+from update.publish.repository import PublishedRepository
+from update.publish.roles import RoleKeys
+from update.publish.spec import load_spec
+from update.trust.signers import FileSigner
+from update.trust.verified import TargetCustom, UpdateClass
+
+REPOSITORY = "plant"
+BOARD, REVISION = "demo", "1.0"
+HOLDERS = {"root": (3, 2), "targets": (3, 2), "snapshot": (1, 1), "timestamp": (1, 1)}
+SLOTS = {"a": "stable,copy1", "b": "stable,copy2"}
+_VALID = timedelta(days=30)
+
+Progress = Callable[[str], None]
+
+
+def device_of(slot: str) -> str:
+    """The device of a slot's root file system, as the description names it."""
+    return f"/dev/fieldrelay/rootfs-{slot}"
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What the device maker hands out: the repository's folder, the pinned root, the anchors of bundle signatures."""
+
+    folder: Path
+    root: Path
+    anchors: Path
+    built: Mapping[str, BuiltBundle]  # by version
+
+
+def publish_releases(images: tuple[DemoImage, ...], work: Path, disk: Disk, progress: Progress) -> Release:
+    """Build a bundle of every image, publish all of them below `work`/repository."""
+    keys = {role: [CryptoSigner.generate_ecdsa() for _ in range(count)] for role, (count, _) in HOLDERS.items()}
+    signer, anchors = _release_signer(disk, work)
+    repository = PublishedRepository(work / "repository", disk, lambda: datetime.now(UTC), name=REPOSITORY)
+    repository.init(
+        {role: RoleKeys(tuple(key.public_key for key in keys[role]), threshold) for role, (_, threshold) in HOLDERS.items()}
+    )
+    built = {}
+    for counter, image in enumerate(images, 1):
+        progress(f"building and signing the bundle {image.version}")
+        spec = _write_spec(disk, work, image)
+        built[image.version] = build_bundle(load_spec(spec), work / "bundles" / image.version, [signer], disk)
+        _add(repository, built[image.version], image.version, counter)
+    progress("signing the repository, two of three")
+    for role in ("root", "targets"):
+        for key in keys[role][: HOLDERS[role][1]]:
+            repository.sign(role, key)
+    repository.publish({role: keys[role] for role in ("snapshot", "timestamp")})
+    return Release(repository.folder, repository.folder / "metadata" / "1.root.json", anchors, built)
+
+
+def _add(repository: PublishedRepository, built: BuiltBundle, version: str, counter: int) -> None:
+    """List a bundle and the images that its deltas fetch from."""
+    custom = TargetCustom(
+        hw_ids=(f"{BOARD}:{REVISION}",),
+        version=version,
+        release_counter=counter,
+        security_counter=1,
+        update_class=UpdateClass.FUNCTION,
+    )
+    repository.add(built.file, built.file.name, custom)
+    for delta in built.deltas:
+        repository.add(delta.file, delta.file.name, replace(custom, zck_header=delta.header))
+
+
+def _write_spec(disk: Disk, work: Path, image: DemoImage) -> Path:
+    """SPEC.toml of one version, as a device maker would write it."""
+    slots = "".join(f'[[slots]]\nset = "{key.split(",")[0]}"\nmode = "{key.split(",")[1]}"\n' for key in SLOTS.values())
+    other = {"a": "b", "b": "a"}
+    devices = ", ".join(f'"{key}" = "{device_of(slot)}"' for slot, key in SLOTS.items())
+    sources = ", ".join(f'"{key}" = "{device_of(other[slot])}"' for slot, key in SLOTS.items())
+    text = (
+        f'[bundle]\nname = "controller"\nversion = "{image.version}"\nrepository = "{REPOSITORY}"\n'
+        f'hardware = {{ board = "{BOARD}", revisions = ["{REVISION}"] }}\n{slots}'
+        f'[[images]]\nname = "rootfs"\nfile = "{image.path}"\ntype = "delta"\n'
+        f"devices = {{ {devices} }}\nsources = {{ {sources} }}\n"
+    )
+    file = work / f"controller-{image.version}.toml"
+    disk.write_file(file, text.encode())
+    return file
+
+
+def _release_signer(disk: Disk, work: Path) -> tuple[FileSigner, Path]:
+    """A release CA and one signer's certificate, for code signing; the anchors' PEM file."""
+    authority, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    root = _certificate("Demo release CA", authority, "Demo release CA", authority, is_authority=True)
+    leaf = _certificate("Demo release signer", key, "Demo release CA", authority, is_authority=False)
+    anchors = work / "release-ca.pem"
+    disk.write_file(anchors, root.public_bytes(serialization.Encoding.PEM))
+    return FileSigner(leaf, key), anchors
+
+
+def _certificate(
+    subject: str, key: ec.EllipticCurvePrivateKey, issuer: str, by: ec.EllipticCurvePrivateKey, *, is_authority: bool
+) -> x509.Certificate:
+    now = datetime.now(UTC)
+    usage = dict.fromkeys(("key_encipherment", "data_encipherment", "key_agreement", "content_commitment"), False)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=5))
+        .not_valid_after(now + _VALID)
+        .add_extension(x509.BasicConstraints(ca=is_authority, path_length=0 if is_authority else None), critical=True)
+        .add_extension(
+            x509.KeyUsage(
+                digital_signature=not is_authority,
+                key_cert_sign=is_authority,
+                crl_sign=is_authority,
+                encipher_only=False,
+                decipher_only=False,
+                **usage,
+            ),
+            critical=True,
+        )
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(by.public_key()), critical=False)
+    )
+    if not is_authority:
+        builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]), critical=False)
+    return builder.sign(by, hashes.SHA256())
