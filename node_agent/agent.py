@@ -210,7 +210,9 @@ class Agent:
     async def _resume(self) -> None:
         """Once after the start: compare the journal with what runs."""
         if self._entry.state is State.IDLE:
-            await self._steps.settle(self._entry)
+            settled = await self._steps.settle(self._entry)
+            if settled.state is not State.IDLE:
+                self._enter(settled)
         else:
             before = self._entry.state
             following = continued(self._entry, await self._steps.look(self._entry))

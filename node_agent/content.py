@@ -174,6 +174,7 @@ class Content:
             provenance=Provenance.TUF,
             release_counter=info.custom.release_counter,
             security_counter=info.custom.security_counter,
+            bundle=info.sha256,
         )
 
     async def _described(self, release: Release) -> TargetInfo:

@@ -25,7 +25,7 @@ MAX_MESSAGE_CHARACTERS = 1000
 class Release:
     """One bundle: where it came from and its two signed numbers. `path` is the target's, or the file's name.
 
-    `bundle` is the digest of its description, known once it was downloaded and verified; devices know it by this one.
+    `bundle` is what the device will know it by (`drivers.driver.bundle_identity`), None while that cannot be known yet.
     """
 
     repository: _Text

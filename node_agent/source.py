@@ -16,7 +16,8 @@ from update.digest import Digest
 class Offer:
     """An order to run something: a target of a repository, or a local `file`. `length` is in bytes, None if not said.
 
-    `reason` is an operator's, who wants an older release back. `may_write` is False while the assigner wants it only downloaded (a maintenance window is closed).
+    `reason` is an operator's, who wants an older release back. `may_write` is False while the assigner wants it only
+    downloaded (a maintenance window is closed).
     """
 
     action: str

@@ -53,7 +53,7 @@ class Running(StrEnum):
 _S = State
 
 TRANSITIONS: Mapping[State, tuple[State, ...]] = {
-    _S.IDLE:       (_S.FETCHING, _S.REVERTING),
+    _S.IDLE:       (_S.FETCHING, _S.TESTING, _S.REVERTING),
     _S.FETCHING:   (_S.WRITING, _S.REPORTING, _S.IDLE),
     _S.WRITING:    (_S.ACTIVATING, _S.REPORTING),
     _S.ACTIVATING: (_S.RESTARTING, _S.TESTING, _S.REVERTING, _S.REPORTING),
@@ -64,7 +64,7 @@ TRANSITIONS: Mapping[State, tuple[State, ...]] = {
     _S.REPORTING:  (_S.IDLE,),
 }  # fmt: skip
 """What may follow. From FETCHING back to IDLE: the gateway is away (it will be offered again), or installing is not yet allowed.
-From IDLE to REVERTING: an operator returns to the previous version."""
+From IDLE to REVERTING: an operator returns to the previous version; to TESTING: a trial is found that nobody ordered here."""
 
 _R = Running
 

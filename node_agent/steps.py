@@ -11,7 +11,7 @@ from typing import Protocol
 from uuid import uuid4
 
 from node_agent.decisions import put_aside
-from node_agent.drivers.driver import ChunkSource, Driver, Restart, SlotState, SlotStatus
+from node_agent.drivers.driver import ChunkSource, Driver, Restart, SlotState, SlotStatus, bundle_identity
 from node_agent.health import Health
 from node_agent.hooks import Hooks, Moment
 from node_agent.record import Entry, Release
@@ -82,12 +82,11 @@ class Steps:
         if running is None:
             raise SlotError("no slot of this device is the booted one; check the slots in the configuration")
         known = replace(entry, release=release, slot_from=running.name, slot_to=_other(slots, running))
-        held = known.in_slot(running.name)
-        if held is not None and held.sha256 == release.sha256 and _runs(held, running):
-            return _already(known)
+        if _runs(release, running):
+            return _already(known.holding(running.name, release))
         await self.content.judge(release, offer.reason)
         bundle = await self.content.obtain(release, progress)
-        complete = replace(release, bundle=bundle.digest)
+        complete = replace(release, bundle=bundle_identity(bundle))
         known = replace(known, release=complete)
         if _runs(complete, running):
             return _already(known.holding(running.name, complete))
@@ -156,12 +155,24 @@ class Steps:
         planned = replace(fresh, slot_from=previous.name, slot_to=running.name)
         return planned.enter(State.REVERTING).because("device.rolled-back", reason)
 
-    async def settle(self, entry: Entry) -> None:
-        """Raise the floor to what runs confirmed: finishes a confirmation whose last write was lost."""
-        for slot in await self.driver.slots():
-            release = entry.in_slot(slot.name)
-            if slot.booted and release is not None and _runs(release, slot):
-                self.floor.confirm(release_counter=release.release_counter, security_counter=release.security_counter)
+    async def settle(self, entry: Entry) -> Entry:
+        """What to do where no update is under way: mostly nothing.
+
+        The floor is raised to what runs confirmed, which finishes a confirmation whose last write was lost. A trial that
+        the journal does not know (installed by hand, or the journal was lost) is tested like any other, unless this
+        device was given up in it: then somebody must look.
+        """
+        slots = await self.driver.slots()
+        running = next((slot for slot in slots if slot.booted), None)
+        if running is None:
+            return entry
+        release = entry.in_slot(running.name)
+        if release is not None and _runs(release, running):
+            self.floor.confirm(release_counter=release.release_counter, security_counter=release.security_counter)
+        if not running.trial or (entry.outcome is Outcome.INCONSISTENT and entry.slot_to == running.name):
+            return entry
+        found = Entry(action=f"found-{uuid4()}", highest_fence=entry.highest_fence, held=entry.held, release=release)
+        return replace(found, slot_from=_other(slots, running), slot_to=running.name).enter(State.TESTING)
 
 
 def seen_from(target: str, slots: tuple[SlotStatus, ...]) -> Running:

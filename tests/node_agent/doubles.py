@@ -128,6 +128,7 @@ class Supply:
     def __init__(self, folder: Path) -> None:
         self.bundle = verified(signed(folder, describe(scripts=[]), {}))
         self.release = Release("plant", "os.swu", NEW, 10, "1.2", "tuf", release_counter=2, security_counter=1)
+        self.release = replace(self.release, bundle=self.bundle.digest)
         self.fail: dict[str, list[FieldrelayError]] = {}
         self.forgotten = 0
         self.obtained = 0

@@ -263,6 +263,7 @@ async def test_another_action_for_what_runs_already_writes_nothing(node: Node) -
 
 async def test_a_version_that_the_factory_installed_is_recognised_after_verifying_it(node: Node) -> None:
     node.device.bundles["a"] = node.supply.bundle.digest
+    node.supply.release = replace(node.supply.release, provenance="cms", bundle=None)
     agent = await node.run()
     assert node.device.calls == []
     assert agent.entry.in_slot("a") is not None
@@ -368,6 +369,14 @@ async def test_a_floor_that_was_not_raised_is_raised_at_the_next_start(node: Nod
     node.source.orders = [None]
     await node.run()
     assert node.floor.values.security_counter == 1
+
+
+async def test_a_trial_that_nobody_ordered_here_is_tested_and_confirmed(node: Node) -> None:
+    node.device.states["b"], node.device.trial, node.device.booted = SlotState.PENDING, "b", "b"
+    node.source.orders = [None]
+    agent = await node.run()
+    assert node.device.calls == ["confirm"]
+    assert agent.entry.outcome is Outcome.CONFIRMED
 
 
 async def test_an_operator_returns_to_the_previous_version(node: Node) -> None:
