@@ -28,5 +28,5 @@ def test_a_request_and_key_made_by_openssl_become_a_certificate_that_it_accepts(
     assert done.stdout.count(b"BEGIN CERTIFICATE") == 2
     made.write_bytes(done.stdout)
     for purpose, accepted in (("sslclient", True), ("sslserver", False)):
-        command = [openssl, "verify", "-x509_strict", "-CAfile", site.ca, "-purpose", purpose, made]
+        command: list[str | Path] = [openssl, "verify", "-x509_strict", "-CAfile", site.ca, "-purpose", purpose, made]
         assert (subprocess.run(command, capture_output=True, check=False, timeout=30).returncode == 0) is accepted
