@@ -6,15 +6,18 @@ group, and a table from what it captures to the slot's name. A simulated board w
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
 
 from update.errors import BootloaderError, ConfigurationError
 
 _MAX_BYTES = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
 class CommandLine:
     """Where the command line stands and how it names the slot; `names` maps the captured text to a slot where they differ."""
 

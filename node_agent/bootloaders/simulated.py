@@ -5,8 +5,11 @@ rename gives this one. A power-on is `scripted.start`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
 
 from node_agent.bootloaders.boot_script import DEFAULTS
 from node_agent.bootloaders.command_line import CommandLine
@@ -17,7 +20,7 @@ from update.errors import BootloaderError
 _MAX_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
 class SimulatedBootloaderConfig:
     """The environment's file, and the stand-in for the kernel's command line that the board writes at every start."""
 

@@ -13,8 +13,12 @@
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
 
 from node_agent.bootloaders.command_line import CommandLine
 from node_agent.bootloaders.scripted import ScriptedBootloader
@@ -28,7 +32,7 @@ _NO_VALID_COPY = 243
 _CONFIG_LINE = re.compile(r"(\S+)\s+(0x[0-9a-fA-F]+|0|[1-9]\d*)\s+((?:0x)?[0-9a-fA-F]+)(?:\s+\S+){0,3}", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
 class UbootConfig:
     """Where the environment and the tools are; `timeout_s` bounds one call of a tool."""
 
@@ -39,8 +43,7 @@ class UbootConfig:
     timeout_s: float = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Copy:
+class _Copy(NamedTuple):
     """One line of fw_env.config: a place of the environment, in bytes."""
 
     device: str

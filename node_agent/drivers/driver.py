@@ -16,10 +16,14 @@ A slot is a *group of parts* (kernel image and root file system), written separa
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Final, Protocol
 
+from node_agent.bootloaders.bootloader import Bootloader
 from update.bundle.verified import VerifiedBundle
 from update.digest import Digest
+from update.durable import Disk
+from update.identity import Hardware
 
 RESTART_STATUS: Final = 100
 """Exit status of an agent whose driver answered `Restart.BY_EXIT`: its supervisor restarts the device."""
@@ -34,7 +38,7 @@ class SlotState(StrEnum):
     ACTIVE = "active"  # it runs, and no trial is open: a restart comes back to it
     PENDING = "pending"  # written completely, not confirmed: not yet activated, or on trial (and then perhaps running)
     CONFIRMED = "confirmed"  # it ran well, and does not run now: the device can return to it
-    BAD = "bad"  # its trial failed
+    BAD = "bad"  # its trial failed, or it was left by `revert`
     EMPTY = "empty"  # nothing complete is in it: never written, or a write was interrupted
 
 
@@ -82,6 +86,15 @@ class Written:
     parts: Mapping[str, Digest] = field(default_factory=dict)
 
 
+def bundle_identity(bundle: VerifiedBundle) -> Digest:
+    """What `SlotStatus.bundle` says of a slot that holds `bundle`: the target's SHA-256 where TUF named the file.
+
+    Without TUF there is no digest that is known before the file is read; then it is the description's, which survives a
+    new signature.
+    """
+    return bundle.digest if bundle.target is None else bundle.target.sha256
+
+
 class Restart(StrEnum):
     """How a restart comes about."""
 
@@ -99,6 +112,16 @@ class ChunkSource(Protocol):
         Pieces may have any size and need not respect the ranges' borders. Errors: `WireError`. Verification is the caller's.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every driver is built from beside its own configuration; `state` is the node's folder outside the slots."""
+
+    disk: Disk
+    state: Path
+    hardware: Hardware
+    bootloader: Bootloader
 
 
 class Driver(Protocol):

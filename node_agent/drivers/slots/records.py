@@ -36,12 +36,16 @@ class PartRecord:
 
 @dataclass(frozen=True, slots=True)
 class SlotRecord:
-    """One slot. `writing` names a bundle whose write was begun and not finished; `boot_variables` wait for the switch."""
+    """One slot. `writing` names a bundle whose write was begun and not finished; `boot_variables` wait for the switch.
+
+    `activated` is set before the bootloader is told, and stays until the slot is confirmed, reverted or written again.
+    """
 
     state: SlotState = SlotState.EMPTY
     version: _Text | None = None
     bundle: _Digest | None = None
     writing: _Digest | None = None
+    activated: bool = False
     parts: Mapping[_Text, PartRecord] = field(default_factory=dict)
     boot_variables: Mapping[_Text, _Text] = field(default_factory=dict)
 

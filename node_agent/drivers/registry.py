@@ -1,0 +1,87 @@
+"""Drivers and bootloaders by the name that the configuration gives them.
+
+A technician adds a kind by copying one file and adding one line here. The modules are imported only when named, so that a
+device does not load what it has no use for.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Final, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
+
+from node_agent.bootloaders.bootloader import Bootloader
+from node_agent.drivers.driver import Driver, Surroundings
+from update.durable import Disk
+from update.errors import ConfigurationError
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Where a kind's configuration class and its maker are, as `module:name`."""
+
+    config: str
+    maker: str
+
+
+DRIVERS: Final[Mapping[str, Kind]] = {
+    "linux": Kind("node_agent.drivers.linux:LinuxConfig", "node_agent.drivers.linux:LinuxDriver"),
+    "simulated": Kind("node_agent.drivers.simulated:SimulatedConfig", "node_agent.drivers.simulated:SimulatedDriver"),
+}
+
+BOOTLOADERS: Final[Mapping[str, Kind]] = {
+    "uboot": Kind("node_agent.bootloaders.uboot:UbootConfig", "node_agent.bootloaders.uboot:create"),
+    "simulated": Kind("node_agent.bootloaders.simulated:SimulatedBootloaderConfig", "node_agent.bootloaders.simulated:create"),
+}
+
+
+def make_driver(kind: str, options: Mapping[str, object], folder: Path, surroundings: Surroundings) -> Driver:
+    """The driver `kind`; relative paths in `options` are meant from `folder`. Errors: `ConfigurationError` names the key."""
+    found = _find(DRIVERS, "driver", kind)
+    maker = cast("Callable[[object, Surroundings], Driver]", resolve(found.maker))
+    return maker(_configuration(f"driver.{kind}", found, options, folder), surroundings)
+
+
+def make_bootloader(kind: str, options: Mapping[str, object], folder: Path, disk: Disk) -> Bootloader:
+    """The bootloader `kind`; as `make_driver`."""
+    found = _find(BOOTLOADERS, "bootloader", kind)
+    maker = cast("Callable[[object, Disk], Bootloader]", resolve(found.maker))
+    return maker(_configuration(f"bootloader.{kind}", found, options, folder), disk)
+
+
+def resolve(place: str) -> object:
+    """What a string `module:name` of the tables stands for."""
+    module, _, name = place.partition(":")
+    found: object = getattr(import_module(module), name)
+    return found
+
+
+def _find(kinds: Mapping[str, Kind], what: str, name: str) -> Kind:
+    if name not in kinds:
+        raise ConfigurationError(f"no {what} is called {name[:80]!r}; there are {', '.join(sorted(kinds))}")
+    return kinds[name]
+
+
+def _configuration(where: str, kind: Kind, options: Mapping[str, object], folder: Path) -> object:
+    adapter = TypeAdapter(cast("type[object]", resolve(kind.config)))
+    try:
+        return _rooted(adapter.validate_python(dict(options)), folder)
+    except ValidationError as error:
+        mistakes = [f"{where}.{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_input=False)]
+        raise ConfigurationError("; ".join(mistakes)) from error
+
+
+def _rooted(value: _T, folder: Path) -> _T:
+    """`value` with every relative path in it meant from `folder`."""
+    rooted: object = value
+    if isinstance(value, Path):
+        rooted = folder / value
+    elif isinstance(value, tuple):
+        rooted = tuple(_rooted(each, folder) for each in value)
+    elif is_dataclass(value) and not isinstance(value, type):
+        rooted = replace(value, **{field.name: _rooted(getattr(value, field.name), folder) for field in fields(value)})
+    return cast("_T", rooted)

@@ -1,0 +1,1 @@
+"""What drivers of A/B devices share: layout, records, switching, writing."""
