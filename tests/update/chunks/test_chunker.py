@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.update.chunks.models import KINDS, material, reference_cuts, twice_matching
+from tests.update.chunks.models import KINDS, matching_windows, material, reference_cuts, twice_matching
 from update.chunks.chunker import MAX_BYTES, MIN_BYTES, SEGMENT_BYTES, Read, cut_image, file_reader, index_image, next_cut
 from update.chunks.rolling import PureSearch, Search
 from update.chunks.rolling_numpy import NumpySearch
@@ -67,6 +67,14 @@ def test_segments_and_threads_do_not_show(workers: int) -> None:
         pieces = list(index_image(reader(data), len(data), make_search=make_search, workers=workers))
         assert [offset + size for offset, size, _ in pieces] == expected
         assert all(digest == hashlib.sha256(data[at : at + size]).digest() for at, size, digest in pieces)
+
+
+@pytest.mark.parametrize("at", [SEGMENT_BYTES - 1, SEGMENT_BYTES, SEGMENT_BYTES + 46])
+def test_a_match_across_the_edge_of_a_segment_cuts(at: int) -> None:
+    first, second = matching_windows()[:2]
+    data = bytes(50_000) + first + bytes(at - 50_000 - 2 * len(first) + 1) + second + bytes(10_000)
+    assert at in reference_cuts(data)
+    assert cuts_of(data, NumpySearch) == cuts_of(data, PureSearch) == reference_cuts(data)
 
 
 def test_the_next_cut_needs_only_the_data_of_one_chunk() -> None:
