@@ -27,7 +27,7 @@ CODE_SIGNING = "1.3.6.1.5.5.7.3.3"  # id-kp-codeSigning, RFC 5280 section 4.2.1.
 
 _NO_OTHER_KEYS = ConfigDict(extra="forbid")
 _OBJECT_IDENTIFIER = re.compile(r"[0-2](\.(0|[1-9][0-9]*))+", re.ASCII)
-_INTERFACE = re.compile(r"[^\s/:]{1,15}", re.ASCII)  # IFNAMSIZ, less its final zero
+_INTERFACE = re.compile(r"[^\s/:]{1,15}", re.ASCII)  # IFNAMSIZ, less its final zero; an IPv4 address fits too
 
 
 def _checked_name(text: str) -> str:
@@ -140,13 +140,16 @@ class SouthSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_NO_OTHER_KEYS)
 class WanSection:
-    """Towards the upstreams. `proxy_credentials` is a file with `user:password`, `extra_ca` a PEM file."""
+    """Towards the upstreams. `proxy_credentials` is a file with `user:password`, `extra_ca` a PEM file.
+
+    `source_address` and `source_interface` exclude each other.
+    """
 
     proxy: _Url | None = None
     proxy_credentials: Path | None = None
     extra_ca: Path | None = None
     source_address: _Address | None = None
-    interface: _Interface | None = None
+    source_interface: _Interface | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_NO_OTHER_KEYS)
@@ -191,6 +194,12 @@ class RepositorySection:
     poll_interval_s: _Seconds = 900
 
 
+def _checked_wan(wan: WanSection) -> WanSection:
+    if wan.source_address is not None and wan.source_interface is not None:
+        raise ValueError("source_address and source_interface exclude each other: name one")
+    return wan
+
+
 def _checked_repositories(repositories: tuple[RepositorySection, ...]) -> tuple[RepositorySection, ...]:
     names = [repository.name for repository in repositories]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
@@ -205,7 +214,7 @@ class GatewayConfig:
     format_version: Annotated[int, Field(strict=True, ge=1)]
     gateway: GatewaySection = GatewaySection()
     south: SouthSection = SouthSection()
-    wan: WanSection = WanSection()
+    wan: Annotated[WanSection, AfterValidator(_checked_wan)] = WanSection()
     control: ControlSection = ControlSection()
     store: StoreSection = StoreSection()
     log: LogSection = LogSection()
@@ -213,6 +222,43 @@ class GatewayConfig:
 
 
 _CONFIG = TypeAdapter(GatewayConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class StateFolder:
+    """Where everything lies in the folder that the gateway must remember. `keys` is readable by the gateway only."""
+
+    root: Path
+
+    @property
+    def keys(self) -> Path:
+        """Private keys and their certificates."""
+        return self.root / "tls"
+
+    @property
+    def authority(self) -> tuple[Path, Path]:
+        """The site's CA: certificate and key."""
+        return self.keys / "site-ca.pem", self.keys / "site-ca.key"
+
+    @property
+    def server(self) -> tuple[Path, Path]:
+        """The gateway's own identity: certificate and key."""
+        return self.keys / "gateway.pem", self.keys / "gateway.key"
+
+    @property
+    def store(self) -> Path:
+        """Verified content."""
+        return self.root / "store"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one process that runs on this folder."""
+        return self.root / "lock"
+
+    @property
+    def database(self) -> Path:
+        """The embedded database, where no other one is configured."""
+        return self.root / "gateway.db"
 
 
 def load_config(file: Path) -> GatewayConfig:

@@ -64,9 +64,15 @@ def test_the_sample_shows_every_key_of_every_section() -> None:
 
 def test_the_sample_uncommented_is_valid() -> None:
     text = re.sub(r"^#(?=[a-z_\[])", "", SAMPLE.read_text(), flags=re.MULTILINE)
-    config = parse_config(text, FILE)
+    config = parse_config(text.replace("source_address", "# source_address"), FILE)
     assert config.repository[0].upstreams == ("https://updates.example/vendor", "/srv/mirror/vendor")
-    assert config.wan.interface == "wan0"
+    assert config.wan.source_interface == "wan0"
+
+
+def test_two_ways_of_choosing_the_source_exclude_each_other() -> None:
+    text = re.sub(r"^#(?=[a-z_\[])", "", SAMPLE.read_text(), flags=re.MULTILINE)
+    with pytest.raises(ConfigurationError, match="wan: source_address and source_interface exclude each other"):
+        parse_config(text, FILE)
 
 
 def test_every_key_of_the_sample_is_explained() -> None:
