@@ -193,12 +193,12 @@ class Repository:
         state = self._current()
         self._problems = {}
         pending: list[tuple[str, Delegator]] = [("targets", state.root)]
-        seen: set[str] = set()
+        seen: set[tuple[str, str]] = set()
         while pending:
             role, delegator = pending.pop()
-            if role in seen:
+            if (delegator.role, role) in seen:
                 continue
-            seen.add(role)
+            seen.add((delegator.role, role))
             try:
                 targets = await self._load(role, delegator)
             except (TrustError, NotFoundError) as error:
