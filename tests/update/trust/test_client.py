@@ -306,10 +306,10 @@ async def test_a_refused_vendor_does_not_hide_the_others(device: Device, builder
 async def test_a_role_is_verified_for_each_who_delegates_to_it(device: Device, builder: RepositoryBuilder) -> None:
     builder.delegate("mine", ["a/*"], terminating=False)
     builder.delegate("other", ["b/*"], terminating=False)
-    builder.add_target("a/x.swu", b"x", role="other")
     own = builder.signers["other"]
-    builder.delegate("other", ["a/*"], terminating=False, by="mine")
+    builder.delegate("other", ["a/*"], terminating=False, by="mine")  # with a key that "other" does not use
     builder.signers["other"] = own
+    builder.add_target("a/x.swu", b"x", role="other")
     builder.add_target("b/x.swu", b"x", role="other")
     builder.publish()
     repository = device.repository()
