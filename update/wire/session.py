@@ -8,7 +8,7 @@ from pathlib import Path
 import aiohttp
 import yarl
 
-from update.errors import ConfigurationError
+from update.errors import ConfigurationError, ProtocolError
 from update.wire.http import parse_url
 
 _USER_AGENT = "fieldrelay"
@@ -46,8 +46,7 @@ def wan_session(
             local_addr=(_source(source_address), 0) if source_address is not None else None,
             socket_factory=_bound_to(source_interface) if source_interface is not None else None,
         ),
-        proxy=_proxy(proxy) if proxy is not None else None,
-        proxy_auth=aiohttp.BasicAuth(proxy_user, proxy_password, encoding="utf-8") if proxy_user is not None else None,
+        proxy=_proxy(proxy, proxy_user, proxy_password) if proxy is not None else None,
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": _USER_AGENT},
         auto_decompress=False,
@@ -65,11 +64,18 @@ def _source(address: str) -> str:
     raise ConfigurationError(f"[wan] source_address is an IP address of this machine: got {address[:80]!r}")
 
 
-def _proxy(url: str) -> yarl.URL:
-    address = parse_url(url)
+def _proxy(url: str, user: str | None, password: str) -> yarl.URL:
+    try:
+        address = parse_url(url)
+    except ProtocolError as error:
+        raise ConfigurationError("[wan] proxy is written http://host:port") from error
     if address.user is not None or address.password is not None:
         raise ConfigurationError("[wan] proxy: write user and password as proxy_user and proxy_password, not into the URL")
-    return address
+    if user is None:
+        return address
+    if ":" in user or not f"{user}{password}".isascii():
+        raise ConfigurationError("[wan] proxy_user and proxy_password are ASCII, and the user has no ':' (RFC 7617)")
+    return address.with_user(user).with_password(password)
 
 
 def _bound_to(interface: str) -> Callable[[aiohttp.AddrInfoType], socket.socket]:
