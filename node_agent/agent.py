@@ -9,7 +9,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -51,6 +51,14 @@ class Turn(StrEnum):
     GOING_DOWN = "going-down"  # the machine restarts: start nothing new
 
 
+Watch = Callable[[Entry, int, int], None]
+"""Called with the record, bytes done and bytes in all: for a display. Cheap, and never raises."""
+
+
+def _unwatched(_entry: Entry, _done: int, _total: int) -> None:
+    """Nobody looks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pace:
     """Seconds: between two looks at the assigner while bytes move, for delivering reports, and between tries."""
@@ -63,13 +71,24 @@ class Pace:
 class Agent:
     """One device's agent. `node` names it in the ids of reports. The caller holds the agent's lock."""
 
-    def __init__(self, *, node: str, journal: Journal, steps: Steps, source: Source, reports: Reports, pace: Pace) -> None:
+    def __init__(
+        self,
+        *,
+        node: str,
+        journal: Journal,
+        steps: Steps,
+        source: Source,
+        reports: Reports,
+        pace: Pace,
+        watch: Watch = _unwatched,
+    ) -> None:
         self._node = node
         self._journal = journal
         self._steps = steps
         self._source = source
         self._reports = reports
         self._pace = pace
+        self._watch = watch
         self._entry = entry_from_mapping(journal.read())
         self._resumed = False
         self._offer: Offer | None = None
@@ -267,11 +286,13 @@ class Agent:
             _LOG.info("%s -> %s (action %s)", self._entry.state, entry.state, entry.action)
         self._journal.write(entry_to_mapping(entry))
         self._entry, self._moved = entry, (0, 0)
+        self._watch(entry, 0, 0)
         if entry.state not in {State.IDLE, State.REPORTING}:
             self._queue_progress()
 
     def _progress(self, done: int, total: int) -> None:
         self._moved = (done, total)
+        self._watch(self._entry, done, total)
 
     def _queue_progress(self) -> None:
         entry, (done, total) = self._entry, self._moved

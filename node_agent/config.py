@@ -10,10 +10,19 @@ import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 
 from update.errors import ConfigurationError, FormatVersionError
@@ -101,17 +110,19 @@ class NodeSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_NO_OTHER_KEYS)
 class GatewaySection:
-    """How the gateway is found, and what proves that it is the one. `url` empty: by mDNS.
+    """How the gateway is found: at `url`, or by mDNS on `interfaces`. What proves it is the site's CA."""
 
-    `name` is the DNS name that its certificate must carry; empty: the host of `url`, or any that the site's CA certified.
-    """
-
-    site_ca: _Path = Path("/etc/fieldrelay/site-ca.pem")
     url: _GatewayUrl = ""
-    name: str = ""
-    token: _Path = Path("/etc/fieldrelay/token")
-    browse_s: _Seconds = 10.0
     interfaces: tuple[str, ...] = ()
+    browse_s: _Seconds = 10.0
+    site_ca: _Path = Path("/etc/fieldrelay/site-ca.pem")
+    token: _Path = Path("/etc/fieldrelay/token")
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> Self:
+        if not self.url and not self.interfaces:
+            raise ValueError("name the gateway's url, or the interfaces on which it is looked for by mDNS")
+        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_NO_OTHER_KEYS)
@@ -178,8 +189,104 @@ class PollSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_NO_OTHER_KEYS)
+class KindSection:
+    """A driver or bootloader: `kind = "NAME"` and a table NAME with its own options, which it checks itself."""
+
+    kind: Annotated[str, Field(min_length=1, max_length=64)]
+    options: dict[str, object] = Field(default_factory=dict)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _own_table(cls, value: object, build: ModelWrapValidatorHandler[Self]) -> Self:
+        """Give the table that is called like the kind its name here; any other key stays, and is refused."""
+        given = dict(value) if isinstance(value, Mapping) else {}
+        if not given or "options" in given:
+            raise ValueError("needs a kind, and its options in a table of that name")
+        return build({("options" if key == given.get("kind") else key): each for key, each in given.items()})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_NO_OTHER_KEYS)
 class LogSection:
     """What is logged, and how it is written."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Log = Log.AUTO
+
+
+def _different_names(repositories: tuple[RepositorySection, ...]) -> tuple[RepositorySection, ...]:
+    names = [repository.name.lower() for repository in repositories]
+    if not names:
+        raise ValueError("name at least one repository whose software may run here")
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"each repository has its own name; given twice: {', '.join(doubled)}")
+    return repositories
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_NO_OTHER_KEYS)
+class NodeConfig:
+    """The whole file. Sections are named as in TOML; `folder` is where it lies, which relative paths are meant from."""
+
+    format_version: Annotated[int, Field(strict=True, ge=1)]
+    node: NodeSection
+    gateway: GatewaySection
+    driver: KindSection
+    bootloader: KindSection
+    repository: Annotated[tuple[RepositorySection, ...], AfterValidator(_different_names)]
+    health: HealthSection = HealthSection()
+    poll: PollSection = PollSection()
+    log: LogSection = LogSection()
+    check: tuple[CheckSection, ...] = ()
+    hook: tuple[HookSection, ...] = ()
+
+
+_CONFIG = TypeAdapter(NodeConfig)
+
+
+def load_config(file: Path) -> NodeConfig:
+    """Read and check `file`; `ConfigurationError` names every wrong key, `FormatVersionError` a newer format."""
+    return parse_config(_read(file), file)
+
+
+def parse_config(text: str, file: Path) -> NodeConfig:
+    """Check the text of a configuration; `file` names it in messages and is what relative paths are meant from."""
+    try:
+        values = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigurationError(f"{file} is not TOML: {error}") from error
+    version = values.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise FormatVersionError(
+            f"{file} has format_version {version}, this release knows up to {FORMAT_VERSION}; use the release it was written for"
+        )
+    try:
+        return _CONFIG.validate_python(values, context={"folder": file.absolute().parent})
+    except ValidationError as error:
+        raise ConfigurationError(_all_mistakes(error, file)) from error
+
+
+def _read(file: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot read the configuration {file}: {error.strerror or error}; name another one with --config"
+        ) from error
+    if len(data) > MAX_FILE_BYTES:
+        raise ConfigurationError(f"the configuration {file} is larger than {MAX_FILE_BYTES} bytes")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"the configuration {file} is not UTF-8 at byte {error.start}") from error
+
+
+def _all_mistakes(error: ValidationError, file: Path) -> str:
+    details = error.errors(include_url=False, include_input=False)
+    return f"{file}: " + "; ".join(_mistake(detail["loc"], detail["msg"]) for detail in details)
+
+
+def _mistake(location: tuple[int | str, ...], message: str) -> str:
+    """`repository[0].cms_threshold: ...`, in the words of TOML and not of the validator."""
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+    text = message.removeprefix("Value error, ")
+    return f"{key}: {'no such key' if text == 'Unexpected keyword argument' else text}"

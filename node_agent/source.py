@@ -10,6 +10,7 @@ from typing import Protocol
 
 from node_agent.record import Report
 from update.digest import Digest
+from update.errors import UnreachableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,10 @@ class Source(Protocol):
 
 
 class FileSource:
-    """`update install FILE`: one order, once; its reports go to nobody."""
+    """`update install FILE`: one order, once. Reports of other actions wait for the assigner that they are for."""
 
     def __init__(self, file: Path, action: str, reason: str = "") -> None:
+        self._action = action
         self._order: Offer | None = Offer(action=action, file=file, reason=reason)
 
     async def next(self) -> Offer | None:
@@ -63,5 +65,7 @@ class FileSource:
 
     async def report(self, report: Report) -> None:
         """Forget the order when it has ended."""
+        if report.action != self._action:
+            raise UnreachableError(f"the report of action {report.action} waits until `update agent` or `update --now` runs")
         if report.final:
             self._order = None
