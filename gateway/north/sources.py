@@ -11,11 +11,17 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import aiohttp
+
 from update.chunks.ranges import Range
 from update.errors import NotFoundError, UnreachableError, WireError
 from update.store.directory import DirectoryFetcher
 from update.store.staging import Staged
 from update.trust.verified import TargetInfo
+from update.wire.download import download
+from update.wire.http import HttpFetcher
+from update.wire.ranged import read_ranges
+from update.wire.rate import Retry
 
 _log = logging.getLogger(__name__)
 _BLOCK_BYTES = 1 << 20
@@ -40,6 +46,28 @@ class Upstream(Protocol):
     def read_ranges(self, path: str, ranges: Sequence[Range]) -> AsyncIterator[tuple[int, bytes]]:
         """Yield (offset, bytes) covering `ranges`, each range from its start."""
         ...
+
+
+class HttpUpstream:
+    """A repository on a server. `retry` bounds how long one upstream is tried before the next one is."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, *, retry: Retry | None = None) -> None:
+        self.name = url
+        self._session = session
+        self._retry = retry or Retry()
+        self._fetcher = HttpFetcher(session, url)
+
+    async def fetch(self, path: str, *, max_bytes: int) -> bytes:
+        """Get a whole small file."""
+        return await self._fetcher.fetch(path, max_bytes=max_bytes)
+
+    async def download(self, path: str, staged: Staged, *, length: int) -> None:
+        """Get the rest."""
+        await download(self._session, self._fetcher.url(path), staged, length=length, retry=self._retry)
+
+    def read_ranges(self, path: str, ranges: Sequence[Range]) -> AsyncIterator[tuple[int, bytes]]:
+        """Get ranges, however the server answers."""
+        return read_ranges(self._session, self._fetcher.url(path), ranges, retry=self._retry)
 
 
 class FolderUpstream:

@@ -1,13 +1,15 @@
 """The mirror takes over what is verified and wanted, byte for byte, and keeps what it has when upstream fails or lies."""
 
+import random
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from gateway.north.sources import Current, Failover, FolderUpstream
+from gateway.north.sources import Current, Failover, FolderUpstream, HttpUpstream, Upstream
 from gateway.north.upstream import Inspect, Mirror
+from gateway.simulators.upstream import UpstreamServer
 from tests.builders.repository import START, RepositoryBuilder
 from update.chunks.ranges import Range
 from update.durable import Disk
@@ -18,6 +20,7 @@ from update.store.store import Store
 from update.trust.client import Repository
 from update.trust.floor import Floor
 from update.trust.verified import TargetInfo
+from update.wire.session import wan_session
 
 NAME = "plant"
 
@@ -34,13 +37,21 @@ def accept(_path: Path, _info: TargetInfo) -> None:
 class Site:
     """One gateway's mirror over folders."""
 
-    def __init__(self, state: Path, root: bytes, *upstreams: Path, hardware: str = "", inspect: Inspect = accept) -> None:
+    def __init__(
+        self,
+        state: Path,
+        root: bytes,
+        *folders: Path,
+        upstreams: Sequence[Upstream] = (),
+        hardware: str = "",
+        inspect: Inspect = accept,
+    ) -> None:
         disk = Disk()
         self.store = Store(disk, state / "store")
         floor = Floor(disk, (state / "floor-1", state / "floor-2"))
         if not floor.exists():
             floor.create()
-        ways = [FolderUpstream(path) for path in upstreams]
+        ways = [*(FolderUpstream(path) for path in folders), *upstreams]
         current = Current(ways[0])
         repository = Repository(
             NAME,
@@ -210,3 +221,22 @@ def _floor(folder: Path) -> Floor:
     floor = Floor(Disk(), (folder / "f1", folder / "f2"))
     floor.create()
     return floor
+
+
+async def test_a_server_is_mirrored_and_its_ranges_are_read(tmp_path: Path, builder: RepositoryBuilder) -> None:
+    content = random.Random(2).randbytes(300_000)
+    builder.add_target("x.bin", content)
+    builder.publish()
+    async with UpstreamServer(write(builder, tmp_path / "upstream")) as server, wan_session() as session:
+        upstream = HttpUpstream(session, server.url)
+        site = Site(tmp_path, builder.root_bytes, upstreams=[upstream])
+        assert (await site.mirror.refresh()).problem == ""
+        info = next(info for info in site.mirror.targets() if info.path == "x.bin")
+        assert (site.store.layout.target(info)).read_bytes() == content
+        server.faults.cut_after_bytes = 40_000
+        wanted = (Range(5, 100_000), Range(200_000, 70_000))
+        got = bytearray(len(content))
+        async for offset, piece in site.mirror.ranges_of(info).read_ranges(wanted):
+            got[offset : offset + len(piece)] = piece
+        assert all(got[span.start : span.end] == content[span.start : span.end] for span in wanted)
+    assert sum(server.traffic.per_path_bytes.values()) == server.traffic.sent_bytes
