@@ -126,14 +126,16 @@ class DeltaWriter:
         assembler, decoder = Assembler(wanted), ChunkDecoder()
         batch: list[tuple[Chunk, bytes]] = []
         waiting = 0
-        async for offset, data in chunks.read_ranges(url, ranges):
-            batch += assembler.feed(offset, data)
-            waiting += len(data)
-            if waiting >= _FETCH_BATCH_BYTES:
-                await in_batches(self._store(batch, places, decoder), advance)
-                batch, waiting = [], 0
-        await in_batches(self._store(batch, places, decoder), advance)
-        assembler.finish()
+        try:
+            async for offset, data in chunks.read_ranges(url, ranges):
+                batch += assembler.feed(offset, data)
+                waiting += len(data)
+                if waiting >= _FETCH_BATCH_BYTES:
+                    full, batch, waiting = batch, [], 0
+                    await in_batches(self._store(full, places, decoder), advance)
+            assembler.finish()
+        finally:  # a connection that breaks before every batch is full still gets on
+            await in_batches(self._store(batch, places, decoder), advance)
 
     def _missing(self) -> dict[bytes, list[int]]:
         """The chunks not yet in place, ascending: digest of the content -> every chunk that needs it."""

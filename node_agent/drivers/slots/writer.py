@@ -10,6 +10,7 @@ image is cut into chunks again, which is slower and otherwise the same.
 """
 
 import asyncio
+import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -155,7 +156,7 @@ class SlotWriter:
     ) -> _Done:
         placed = await asyncio.to_thread(self._records.header, self._slot.name, image.part.name)
         with remote.source.path.open("rb", buffering=0) as file:
-            old = await self._old_image(remote.source, file.fileno())
+            old = await self._old_image(remote.source, file.fileno(), remote.index.header.image_size)
             writer = DeltaWriter(remote.index, part, old=old, placed=placed, resume=resume)
             await writer.write(remote.url, chunks, advance)
         await in_batches(writer.read_back(), _quiet)
@@ -163,7 +164,7 @@ class SlotWriter:
         record = PartRecord(header.image_size, remote.index.sha256)
         return _Done(record, tally.downloaded, tally.kept + tally.reused, tally.zero, header)
 
-    async def _old_image(self, source: PartConfig, descriptor: int) -> OldImage:
+    async def _old_image(self, source: PartConfig, descriptor: int, new_size: int) -> OldImage:
         """What the running slot holds: by the header kept of it, else by cutting it into chunks again."""
         read = _forgiving_reader(descriptor)
         known = await asyncio.to_thread(self._known_chunks, source)
@@ -172,7 +173,8 @@ class SlotWriter:
         record = (await asyncio.to_thread(self._records.read, self._active.name)).parts.get(source.name)
         capacity = os.lseek(descriptor, 0, os.SEEK_END)
         pieces: list[tuple[int, int, bytes]] = []
-        await in_batches(_cut_again(read, min(record.size, capacity) if record else capacity, pieces), _quiet)
+        size = min(record.size, capacity) if record else capacity
+        await in_batches(_cut_again(read, size, new_size, pieces), _quiet)
         return OldImage(read, Source(pieces))
 
     def _known_chunks(self, source: PartConfig) -> Source | None:
@@ -193,12 +195,19 @@ async def _write_raw(writer: RawWriter, advance: _Advance) -> _Done:
     return _Done(PartRecord(writer.size, writer.sha256), reused=writer.kept_bytes)
 
 
-def _cut_again(read: Read, size: int, pieces: list[tuple[int, int, bytes]]) -> Iterator[int]:
-    """Fill `pieces`; an old image that cannot be read further gives what it could."""
+def _cut_again(read: Read, size: int, likely_end: int, pieces: list[tuple[int, int, bytes]]) -> Iterator[int]:
+    """Fill `pieces`; an old image that cannot be read further gives what it could.
+
+    Where an image ends in its part is not known, and its last chunk ends there: the size of the new one is a good guess.
+    """
     try:
         for piece in index_image(read, size):
+            offset, length, _ = piece
             pieces.append(piece)
-            yield piece[1]
+            if offset < likely_end < offset + length:
+                last = read(offset, likely_end - offset)
+                pieces.append((offset, len(last), hashlib.sha256(last).digest()))
+            yield length
     except CorruptError:
         return
 

@@ -1,0 +1,191 @@
+"""Whole devices for the contract suite of drivers: slots, bootloader, power switch, and releases to install."""
+
+import gzip
+import hashlib
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import zstandard
+
+from node_agent.drivers.driver import Driver, Surroundings
+from node_agent.drivers.linux import LinuxConfig, LinuxDriver
+from node_agent.drivers.simulated import SimulatedConfig, SimulatedDriver
+from node_agent.drivers.slots.layout import PartConfig, SlotConfig
+from tests.builders.bundles import DEMO, describe, image, script, signed, verified
+from tests.contract.boards import Board, BoardMaker, simulated_board, uboot_board
+from update.bundle.verified import VerifiedBundle
+from update.durable import Disk
+from update.errors import UnreachableError
+from update.publish.images import write_zchunk, zck_header
+
+ROOT_BYTES = 1 << 20
+KERNEL_BYTES = 100_000
+CAPACITY = ROOT_BYTES + (1 << 19)
+URL = "http://repository.example/targets/root.zck"
+
+
+def make_root(version: int) -> bytes:
+    """An image of `ROOT_BYTES` whose versions share most content; it holds zeros and a repeated piece."""
+    source = random.Random(1)
+    repeated = source.randbytes(200_000)
+    content = bytearray(source.randbytes(300_000) + bytes(256_000) + repeated)
+    content += source.randbytes(ROOT_BYTES - len(content))
+    edits = random.Random(version)
+    for place in [edits.randrange(300_000) for _ in range(2 * version)]:
+        content[place : place + 500] = edits.randbytes(500)
+    if version > 2:
+        content[700_000:900_000] = content[800_000:1_000_000] = edits.randbytes(200_000)
+    return bytes(content[:ROOT_BYTES])
+
+
+def make_kernel(version: int) -> bytes:
+    return random.Random(100 + version).randbytes(KERNEL_BYTES)
+
+
+@dataclass(slots=True)
+class FileChunks:
+    """A `ChunkSource` that reads a local `.zck`, counts what it is asked for, and fails on demand."""
+
+    files: Mapping[str, Path]
+    piece: int = 30_000
+    fail_after: int | None = None
+    damage: bool = False
+    asked: list[tuple[int, int]] = field(default_factory=list)
+    sent: int = 0
+
+    async def read_ranges(self, url: str, ranges: Sequence[tuple[int, int]]) -> AsyncIterator[tuple[int, bytes]]:
+        data = self.files[url].read_bytes()
+        self.asked += [(start, length) for start, length in ranges]
+        for start, length in ranges:
+            for offset in range(start, start + length, self.piece):
+                if self.fail_after is not None and self.sent >= self.fail_after:
+                    raise UnreachableError("the gateway went away")
+                part = data[offset : min(offset + self.piece, start + length)]
+                self.sent += len(part)
+                yield offset, bytes(len(part)) if self.damage else part
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One device on a board. `slot_files` are what no other slot's write may touch."""
+
+    driver: Driver
+    board: Board
+    folder: Path
+    slot_files: Mapping[str, tuple[Path, ...]]
+
+    def content(self, slot: str) -> str:
+        """One hash over everything that belongs to `slot`."""
+        files = [path.read_bytes() if path.exists() else b"-" for path in self.slot_files[slot]]
+        return hashlib.sha256(b"".join(files)).hexdigest()
+
+
+class DeviceMaker(Protocol):
+    def __call__(self, folder: Path, disk: Disk | None = None) -> Device: ...
+
+
+def slot_path(folder: Path, slot: str, part: str) -> Path:
+    return folder / f"{slot}-{part}.img"
+
+
+def linux_config(folder: Path, *, required: bool = True) -> LinuxConfig:
+    slots = []
+    for slot, mode in (("a", "copy1"), ("b", "copy2")):
+        parts = [PartConfig(part, f"/dev/{part}_{slot}", slot_path(folder, slot, part), required) for part in ("kernel", "root")]
+        slots.append(SlotConfig(slot, f"stable,{mode}", tuple(parts)))
+    return LinuxConfig(tuple(slots))
+
+
+def linux_device(folder: Path, disk: Disk | None = None, make_board: BoardMaker = simulated_board) -> Device:
+    """Slot a holds version 1 of kernel and root, slot b nothing."""
+    disk = disk or Disk()
+    board = make_board(folder, disk=disk)
+    for slot in ("a", "b"):
+        for part, content in (("kernel", make_kernel(1)), ("root", make_root(1))):
+            filled = content if slot == "a" else b""
+            slot_path(folder, slot, part).write_bytes(filled + b"\xff" * (CAPACITY - len(filled)))
+    driver = LinuxDriver(linux_config(folder), Surroundings(disk, folder / "state", DEMO, board.bootloader))
+    board.power_on()
+    files = {slot: (slot_path(folder, slot, "kernel"), slot_path(folder, slot, "root")) for slot in ("a", "b")}
+    return Device(driver, board, folder, files)
+
+
+def linux_uboot_device(folder: Path, disk: Disk | None = None) -> Device:
+    return linux_device(folder, disk, uboot_board)
+
+
+def simulated_device(folder: Path, disk: Disk | None = None) -> Device:
+    disk = disk or Disk()
+    board = simulated_board(folder, disk=disk)
+    config = SimulatedConfig(selections=("stable,copy1", "stable,copy2"))
+    driver = SimulatedDriver(config, Surroundings(disk, folder / "state", DEMO, board.bootloader))
+    board.power_on()
+    return Device(driver, board, folder, {slot: (folder / "state/slots" / f"slot-{slot}.json",) for slot in ("a", "b")})
+
+
+DEVICES: Mapping[str, DeviceMaker] = {
+    "simulated": simulated_device,
+    "linux": linux_device,
+    "linux-uboot": linux_uboot_device,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A verified bundle for both slots, what its chunks come from, and what the parts hold afterwards."""
+
+    bundle: VerifiedBundle
+    chunks: FileChunks
+    root: bytes
+    kernel: bytes
+
+
+def make_release(
+    folder: Path,
+    version: int,
+    *,
+    compressed: str = "",
+    delta: bool = True,
+    scripts: Mapping[str, bytes] | None = None,
+    bootenv: Sequence[Mapping[str, object]] = (),
+    root: bytes | None = None,
+    **attributes: object,
+) -> Release:
+    """Kernel as a raw image (compressed or not) and root as a delta or raw; `attributes` go to the root's entries."""
+    root, kernel = root if root is not None else make_root(version), make_kernel(version)
+    plain, zck = folder / f"root-{version}.img", folder / f"root-{version}.zck"
+    plain.write_bytes(root)
+    write_zchunk(plain, zck, Disk())
+    stored = {"kernel.img": _compress(kernel, compressed), "root.img": zck_header(zck) if delta else _compress(root, compressed)}
+    named = {"compressed": compressed} if compressed else {}
+
+    def images(own: str, other: str) -> list[Mapping[str, object]]:
+        properties = {"url": URL, "source": f"/dev/root_{other}", "max-ranges": "10"}
+        kind = {"type": "delta", "properties": properties} if delta else {"type": "raw", **named}
+        return [
+            image("kernel.img", stored["kernel.img"], device=f"/dev/kernel_{own}", type="raw", **named),
+            image("root.img", stored["root.img"], device=f"/dev/root_{own}", **kind, **attributes),
+        ]
+
+    entries = [script(name, text) for name, text in (scripts or {}).items()]
+    sections = {**({"scripts": entries} if entries else {}), **({"bootenv": list(bootenv)} if bootenv else {})}
+    stable = {"copy1": {"images": images("a", "b"), **sections}, "copy2": {"images": images("b", "a"), **sections}}
+    members = {**stored, **(scripts or {})}
+    file = signed(folder, describe(version=f"{version}.0", stable=stable), members, name=f"release-{version}.swu")
+    return Release(verified(file), FileChunks({URL: zck}), root, kernel)
+
+
+def quiet(_done: int, _total: int) -> None:
+    """Progress nobody looks at."""
+
+
+def _compress(data: bytes, kind: str) -> bytes:
+    match kind:
+        case "zlib":
+            return gzip.compress(data, mtime=0)
+        case "zstd":
+            return zstandard.ZstdCompressor().compress(data)
+    return data
