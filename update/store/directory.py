@@ -65,6 +65,8 @@ class DirectoryFetcher:
 
 def _components(path: str) -> list[str]:
     """The decoded components; `ProtocolError` for one that is empty, `.`, `..`, or holds a slash or NUL after decoding."""
+    if not path.isascii():
+        raise ProtocolError(f"{path[:120]!r} is not percent-encoded")
     try:
         names = [unquote(part, errors="strict") for part in path.split("/")]
     except UnicodeDecodeError as error:
