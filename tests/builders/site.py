@@ -30,7 +30,7 @@ class Site:
         self.authority = SiteAuthority.create(self.disk, self.ca, folder / "ca.key", site=name, now=self.now)
         self.certificate, self.key = folder / "gateway.pem", folder / "gateway.key"
         ensure_gateway_certificate(
-            self.disk, self.authority, self.certificate, self.key, gateway="gw-1", hosts=["127.0.0.1", "localhost"], now=self.now
+            self.disk, self.authority, self.certificate, self.key, gateway="gw-1", hosts=["gw-1.plant.example"], now=self.now
         )
 
     def enroll(self, node: str, *, now: datetime | None = None) -> tuple[Path, Path]:

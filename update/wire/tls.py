@@ -52,6 +52,7 @@ def client_context(
 def node_of(ssl_object: ssl.SSLObject | None) -> str | None:
     """The node that holds the other end, by the client certificate that the handshake verified; None without one.
 
+    `CertificateError` for a certificate of our CA that is not a node's.
     For aiohttp: `node_of(request.get_extra_info("ssl_object"))`.
     """
     der = ssl_object.getpeercert(binary_form=True) if ssl_object is not None else None

@@ -73,6 +73,9 @@ class Running:
     def csr(self, node: str) -> bytes:
         return make_csr(Disk(), self.folder / f"{node}.csr.key", node)
 
+    def body(self, node: str) -> bytes:
+        return base64.b64encode(x509.load_pem_x509_csr(self.csr(node)).public_bytes(serialization.Encoding.DER))
+
     async def enroll(self, node: str, token: str, csr: bytes | None = None) -> list[x509.Certificate]:
         return await enroll(self.session, self.url, node, token, csr or self.csr(node))
 
@@ -190,16 +193,20 @@ async def test_a_bad_body_is_refused_by_name_and_costs_no_token(running: Running
 
 
 async def test_another_content_type_is_refused(running: Running) -> None:
-    status, _, answer = await running.post(b"{}", {**basic("node-1", "one-time"), "Content-Type": "application/json"})
+    status, _, answer = await running.post(running.body("node-1"), {**basic("node-1", "one-time"), "Content-Type": "text/plain"})
     assert (status, answer["code"]) == (400, "wire.protocol")
+    assert running.tokens.asked == []
+
+
+async def test_a_body_above_its_limit_is_refused_even_if_little_is_in_it(running: Running) -> None:
+    body = b"\n" * MAX_BODY_BYTES + running.body("node-1")
+    status, _, answer = await running.post(body, basic("node-1", "one-time"))
+    assert (status, answer["code"]) == (413, "bundle.limit")
 
 
 async def test_a_failing_store_is_named_and_issues_nothing(running: Running) -> None:
     running.tokens.broken = True
-    status, _, answer = await running.post(
-        base64.b64encode(x509.load_pem_x509_csr(running.csr("node-1")).public_bytes(serialization.Encoding.DER)),
-        basic("node-1", "one-time"),
-    )
+    status, _, answer = await running.post(running.body("node-1"), basic("node-1", "one-time"))
     assert (status, answer["code"]) == (500, "store")
 
 
@@ -249,11 +256,17 @@ async def test_a_gateway_that_is_away_is_unreachable(running: Running) -> None:
 
 
 async def test_odd_answers_are_refused(running: Running, tmp_path: Path) -> None:
-    strange = encode_certificates([running.site.authority.certificate])
+    authority = running.site.authority
+    strange = encode_certificates([authority.certificate])
+    other_key = encode_certificates([authority.issue_node(_csr_named("node-1"), node="node-1", now=running.site.now)])
+    renamed = make_csr(Disk(), running.folder / "node-1.csr.key", "node-7")
+    other_name = encode_certificates([authority.issue_node(renamed, node="node-7", now=running.site.now)])
     for body, expected in (
         (b"", "no list"),
         (b"!", "base64"),
         (strange, "not for our key"),
+        (other_key, "not for our key"),
+        (other_name, "not for our key"),
         (b"A" * 70_000, "more than"),
     ):
         with pytest.raises(ProtocolError, match=expected):

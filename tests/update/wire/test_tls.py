@@ -7,18 +7,22 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from tests.builders.keys import make_pki
+from tests.builders.keys import Identity, issue, make_pki
 from tests.builders.site import Site
 from update.durable import Disk
-from update.errors import ConfigurationError
+from update.errors import CertificateError, ConfigurationError
 from update.trust.signers import load_private_key
 from update.wire.authority import GATEWAY_IDENTITY, write_certificate
 from update.wire.tls import client_context, node_of, server_context
 
 
 async def who(request: web.Request) -> web.Response:
-    found = node_of(request.get_extra_info("ssl_object"))
+    try:
+        found = node_of(request.get_extra_info("ssl_object"))
+    except CertificateError as refusal:
+        found = f"refused: {refusal}"
     version = request.get_extra_info("ssl_object").version()
     return web.json_response({"node": found, "version": version})
 
@@ -132,6 +136,16 @@ def test_unreadable_files_are_a_configuration_error(site: Site, tmp_path: Path) 
     ):
         with pytest.raises(ConfigurationError):
             client_context(ca, certificate=certificate)
+
+
+async def test_a_certificate_for_both_ends_is_no_nodes(site: Site, tmp_path: Path) -> None:
+    authority = Identity("ca", site.authority.certificate, load_private_key(site.folder / "ca.key"))
+    both = issue("both", authority, purposes=[ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH])
+    (tmp_path / "both.pem").write_bytes(both.certificate_pem)
+    (tmp_path / "both.key").write_bytes(both.key_pem)
+    context = client_context(site.ca, certificate=tmp_path / "both.pem", key=tmp_path / "both.key")
+    async with site.serve(app()) as port:
+        assert (await ask(port, context))["node"] == "refused: the client certificate is not a node's"
 
 
 def test_no_tls_is_nobody() -> None:
