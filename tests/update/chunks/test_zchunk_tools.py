@@ -1,17 +1,14 @@
 """The real zchunk tools read what we write, and we read and cut as they do."""
 
-import os
 import re
 import subprocess
-import sysconfig
-import tarfile
-from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
+from tests.builders.libraries import library_ext4, library_tar
 from tests.peers import need_tool
 from tests.update.chunks.models import KINDS, material
 from tests.update.chunks.servers import counting_server, nginx
@@ -53,39 +50,6 @@ def assert_cut_as_zck_does(image: Path) -> int:
     return len(theirs)
 
 
-def library_files(limit: int) -> Iterator[Path]:
-    """Files of this machine's own libraries, in a fixed order, about `limit` bytes of them."""
-    taken = 0
-    roots = [Path(sysconfig.get_paths()["stdlib"]), Path(sysconfig.get_paths()["purelib"]), Path("/usr/lib")]
-    for path in (path for root in roots for path in sorted(root.rglob("*")) if path.is_file() and not path.is_symlink()):
-        size = path.stat().st_size
-        if not os.access(path, os.R_OK) or not size:
-            continue
-        if taken + size > limit:
-            return
-        taken += size
-        yield path
-
-
-def library_tar(out: Path, limit: int) -> Path:
-    with tarfile.open(out, "w") as archive:
-        for path in library_files(limit):
-            archive.add(path)
-    return out
-
-
-def library_ext4(out: Path, limit: int) -> Path:
-    tree = out.with_name("tree")
-    for number, path in enumerate(library_files(limit)):
-        folder = tree / str(number // 200)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{number}{path.suffix}").write_bytes(path.read_bytes())
-    with out.open("wb") as file:
-        file.truncate(limit * 5 // 4 + 8 * MIB)
-    run(need_tool("mkfs.ext4"), "-q", "-F", "-d", tree, out)
-    return out
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_chunks_are_those_of_zck(kind: str, tmp_path: Path) -> None:
     image = tmp_path / "image"
@@ -101,7 +65,7 @@ def test_chunks_of_small_images_are_those_of_zck(size: int, tmp_path: Path) -> N
 
 
 def test_chunks_of_a_file_system_are_those_of_zck(tmp_path: Path) -> None:
-    assert assert_cut_as_zck_does(library_ext4(tmp_path / "image", 12 * MIB)) > 100
+    assert assert_cut_as_zck_does(library_ext4(tmp_path / "image", 12 * MIB, need_tool("mkfs.ext4"))) > 100
 
 
 @pytest.mark.soak
@@ -111,7 +75,7 @@ def test_chunks_of_large_images_are_those_of_zck(kind: str, tmp_path: Path) -> N
     image = tmp_path / "image"
     match kind:
         case "ext4":
-            library_ext4(image, 200 * MIB)
+            library_ext4(image, 200 * MIB, need_tool("mkfs.ext4"))
         case "tar":
             library_tar(image, 150 * MIB)
         case "random":
@@ -175,7 +139,7 @@ def test_our_files_are_accepted_by_the_tools(kind: str, tmp_path: Path) -> None:
 
 
 def test_our_files_differ_from_those_of_zck_in_compressed_bytes_at_most(tmp_path: Path) -> None:
-    image, out = library_ext4(tmp_path / "image", 4 * MIB), tmp_path / "ours.zck"
+    image, out = library_ext4(tmp_path / "image", 4 * MIB, need_tool("mkfs.ext4")), tmp_path / "ours.zck"
     ours, theirs = write_zchunk(image, out, Disk()), index_file(zck(image, "-u", "--chunk-hash-type", "sha256"))
     assert [(c.offset, c.size, c.digest) for c in ours] == [(c.offset, c.size, c.digest) for c in theirs]
     assert abs(ours.total_length - theirs.total_length) < theirs.total_length // 200
