@@ -147,6 +147,18 @@ async def test_a_200_to_a_resumed_request_begins_again() -> None:
     assert outcome == Transfer(len(CONTENT), 1, 18)
 
 
+async def test_beginning_again_leaves_nothing_of_the_old_content_behind_even_when_it_breaks() -> None:
+    async def cut_once(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        if asked.number:
+            await honest(asked, writer)
+        else:
+            reply(writer, 200, CONTENT[:100], announce=len(CONTENT))
+
+    sink, _, server = await run(cut_once, b"of another version" * 100)
+    assert sink.data == CONTENT
+    assert server.asked[1].headers["range"] == "bytes=100-"
+
+
 @pytest.mark.parametrize(
     "lie",
     [
