@@ -25,6 +25,11 @@ class Current:
     snapshot: Trusted[Snapshot] | None = None
     targets: Mapping[str, Trusted[Targets]] = field(default_factory=dict)
 
+    def version_of(self, role: str) -> int:
+        """The published version of root or a targets role, 0 if there is none."""
+        published = self.root if role == "root" else self.targets.get(role)
+        return published.version if published is not None else 0
+
 
 def read_current(metadata: Path) -> Current:
     """Read the folder `metadata`; `CorruptError` if a file that must be there is not, `MetadataError` if one is malformed."""

@@ -35,13 +35,7 @@ class Release:
 def assemble(
     current: Current, staged: Mapping[str, Staged], signers: Mapping[str, Sequence[Signer]], *, now: datetime, validity: Validity
 ) -> Release:
-    """The next publication; `StateError` without a repository, `ThresholdError` and others for what a client would refuse.
-
-    What is staged at a version that is published already is left from a publication that a power cut ended; it is skipped.
-    """
-    published = {role: each.version for role, each in current.targets.items()}
-    published |= {"root": current.root.version} if current.root is not None else {}
-    staged = {role: each for role, each in staged.items() if each.signed.version > published.get(role, 0)}
+    """The next publication; `StateError` without a repository, `ThresholdError` and others for what a client would refuse."""
     root = _next_root(current, staged.get("root"))
     targets = {role: each.data for role, each in current.targets.items()}
     targets |= {role: each.file_bytes() for role, each in staged.items() if role != "root"}

@@ -131,6 +131,7 @@ class PublishedRepository:
 
     def sign(self, role: str, signer: Signer) -> Signed:
         """Add one holder's signature to a staged role; `ConfigurationError` if his key is not among the holders'."""
+        self._settle()
         staged = self._staged(role)
         groups = self._holders(role)
         keyid = signer.public_key.keyid
@@ -161,6 +162,7 @@ class PublishedRepository:
         complete only the timestamp is new (and the snapshot, if it expires first). Nothing is written unless all of
         it is right; after a power cut in between, publish again.
         """
+        self._settle()
         current, staged = self._current(), {role: self._staged(role) for role in self._staging.roles()}
         if current.root is not None:
             staged = {role: each for role, each in staged.items() if not any(self._missing(each).values())}
@@ -174,6 +176,7 @@ class PublishedRepository:
 
     def status(self) -> RepositoryStatus:
         """What is published and until when, what is staged, who has signed and who is missing."""
+        self._settle()
         staged = [self._staged(role) for role in self._staging.roles()]
         return describe(self._current(), [(each, self._holders(each.role)) for each in staged], self._now())
 
@@ -207,7 +210,15 @@ class PublishedRepository:
                 newest[role] = signed
         return [signed for signed in newest.values() if signed.delegations is not None]
 
+    def _settle(self) -> None:
+        """Discard what is staged at a version that is published already: a power cut came before that was done."""
+        current = self._current()
+        for role in self._staging.roles():
+            if self._staged(role).signed.version <= current.version_of(role):
+                self._staging.discard(role)
+
     def _next_root(self) -> Root:
+        self._settle()
         staged = self._staging.read("root")
         if staged is not None and isinstance(staged.signed, Root):
             return staged.signed
@@ -220,6 +231,7 @@ class PublishedRepository:
 
     def _next_targets(self, role: str) -> Targets:
         """The staged version of a targets role, or a copy of the published one with the next version."""
+        self._settle()
         staged = self._staging.read(role)
         if staged is not None and isinstance(staged.signed, Targets):
             if staged.signatures:
