@@ -38,7 +38,9 @@ class ActionOutcome(StrEnum):
 
     SUCCESS = "success"
     FAILURE = "failure"
+    REFUSED = "refused"
     ROLLED_BACK = "rolled-back"
+    INCONSISTENT = "inconsistent"
     CANCELLED = "cancelled"
     SUPERSEDED = "superseded"
 

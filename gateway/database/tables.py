@@ -88,7 +88,7 @@ reports = Table(
     Column("action", Integer, ForeignKey("actions.id"), nullable=False, index=True),
     Column("node", String(NAME_CHARACTERS), ForeignKey("nodes.id"), nullable=False),
     Column("report", String(NAME_CHARACTERS), nullable=False),
-    Column("sequence", Integer, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
     Column("received", DateTime(timezone=True), nullable=False),
     Column("execution", String(16), nullable=False),
     Column("finished", String(16), nullable=False),

@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import Row, insert, select, update
 
 from gateway.database.engine import Transaction
-from gateway.database.records import SITE, ClientKind, Node, Running
+from gateway.database.records import SITE, ClientKind, Node, Release, Running
 from gateway.database.tables import as_utc
 from gateway.database.tables import nodes as table
 from update.digest import Digest
@@ -63,6 +63,12 @@ async def describe(
         running_sha256=running.sha256,
         slot=running.slot,
     )
+
+
+async def ran(transaction: Transaction, node: str, release: Release) -> None:
+    """Note what a node has confirmed to run; its slot comes with its attributes, which it is asked for."""
+    values = {"running_version": release.version, "running_sha256": release.sha256, "attributes_wanted": True}
+    await _change(transaction, node, **values)
 
 
 async def ask_attributes(transaction: Transaction, node: str) -> None:

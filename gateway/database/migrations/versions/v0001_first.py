@@ -83,7 +83,7 @@ def _reports() -> None:
         sa.Column("action", sa.Integer(), nullable=False),
         sa.Column("node", sa.String(64), nullable=False),
         sa.Column("report", sa.String(64), nullable=False),
-        sa.Column("sequence", sa.Integer(), nullable=False),
+        sa.Column("sequence", sa.BigInteger(), nullable=False),
         sa.Column("received", sa.DateTime(timezone=True), nullable=False),
         sa.Column("execution", sa.String(16), nullable=False),
         sa.Column("finished", sa.String(16), nullable=False),

@@ -1,0 +1,49 @@
+"""Who is who on the south side: the site's CA, the gateway's own certificate, and the node behind a request.
+
+A node is the common name of the client certificate that the TLS handshake verified, never an address or a header.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from aiohttp import web
+
+from gateway.config import GatewayConfig, StateFolder
+from update.digest import Digest, digest_of
+from update.durable import Disk
+from update.wire.authority import SiteAuthority, ensure_gateway_certificate
+from update.wire.tls import node_of
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A node, and the SHA-256 of the certificate (DER) that it showed."""
+
+    node: str
+    fingerprint: Digest
+
+
+Identify = Callable[[web.Request], Identity | None]
+
+
+def by_certificate(request: web.Request) -> Identity | None:
+    """The node that holds the other end; None without a certificate. `CertificateError` for one that is not a node's."""
+    connection = request.get_extra_info("ssl_object")
+    node = node_of(connection)
+    return None if node is None else Identity(node, digest_of(connection.getpeercert(binary_form=True)))
+
+
+def site_authority(disk: Disk, folder: StateFolder, site: str, now: datetime) -> SiteAuthority:
+    """The site's CA, made at the first time."""
+    certificate, key = folder.authority
+    if certificate.exists():
+        return SiteAuthority.load(certificate, key)
+    return SiteAuthority.create(disk, certificate, key, site=site, now=now)
+
+
+def renew_certificate(disk: Disk, folder: StateFolder, authority: SiteAuthority, config: GatewayConfig, now: datetime) -> bool:
+    """Have a server certificate that is in time and for the configured names; True if a new one was issued."""
+    certificate, key = folder.server
+    hosts = config.south.hosts
+    return ensure_gateway_certificate(disk, authority, certificate, key, gateway=config.gateway.name, hosts=hosts, now=now)

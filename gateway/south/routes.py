@@ -1,0 +1,105 @@
+"""The south application: who may ask what, and the listeners that carry it.
+
+Every resource belongs to a node that proves itself by its certificate, except those of the parts given as `open_to_all`
+(first contact). Refusals are `{"code", "message"}`. Header limits are raised: a stock delta client names hundreds of ranges
+in one line. Request bodies are taken as they are, never unpacked.
+"""
+
+import errno
+import logging
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from aiohttp import web
+
+from gateway.edge import MAX_BODY_BYTES, MAX_HEADER_BYTES, refuse_by_name
+from gateway.south.identity import Identify, Identity, by_certificate
+from update.errors import ConfigurationError, UnauthorizedError
+
+IDENTITY = web.RequestKey("identity", Identity)
+"""The node behind a request of a resource that is not open to all."""
+
+_LOG = logging.getLogger(__name__)
+_SHUTDOWN_S = 5.0
+_KEEP_ALIVE_S = 75.0
+_NO_SUCH_ADDRESS = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Part(Protocol):
+    """Something that answers on the south side."""
+
+    def routes(self) -> list[web.RouteDef]:
+        """Its resources."""
+        ...
+
+
+def south_application(
+    parts: Sequence[Part], *, open_to_all: Sequence[Part], identify: Identify = by_certificate
+) -> web.Application:
+    """One application of all parts; `identify` is another one in tests only."""
+    open_routes = [route for part in open_to_all for route in part.routes()]
+    open_paths = frozenset(route.path for route in open_routes)
+
+    @web.middleware
+    async def know_the_node(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        resource = request.match_info.route.resource
+        if resource is None or resource.canonical not in open_paths:
+            request[IDENTITY] = _identified(request, identify)
+        return await handler(request)
+
+    application = web.Application(middlewares=[refuse_by_name, know_the_node], client_max_size=MAX_BODY_BYTES)
+    application.add_routes(open_routes)
+    application.add_routes([route for part in parts for route in part.routes()])
+    return application
+
+
+def content_application(routes: Sequence[web.RouteDef]) -> web.Application:
+    """The plain HTTP application for stock clients: content that carries its own proof, and nothing else."""
+    application = web.Application(middlewares=[refuse_by_name], client_max_size=MAX_BODY_BYTES)
+    application.add_routes(routes)
+    return application
+
+
+def make_runner(application: web.Application) -> web.AppRunner:
+    """A runner with this side's limits."""
+    return web.AppRunner(
+        application,
+        access_log=None,
+        auto_decompress=False,
+        keepalive_timeout=_KEEP_ALIVE_S,
+        max_field_size=MAX_HEADER_BYTES,
+        max_line_size=MAX_HEADER_BYTES,
+        shutdown_timeout=_SHUTDOWN_S,
+    )
+
+
+async def listen(runner: web.AppRunner, addresses: Sequence[str], port: int, tls: ssl.SSLContext | None, *, key: str) -> int:
+    """Listen on every address that this machine has; the port (the one found, for port 0).
+
+    `ConfigurationError` names `key` if an address is taken, or if there is none at all. An address family that the machine
+    lacks is left out: the default is both.
+    """
+    for address in addresses:
+        try:
+            await web.TCPSite(runner, address, port, ssl_context=tls).start()
+        except OSError as error:
+            if error.errno not in _NO_SUCH_ADDRESS:
+                raise ConfigurationError(f"[{key}] cannot listen on {address} port {port}: {error.strerror or error}") from error
+            _LOG.warning("[%s] this machine has no address %s: not listening there", key, address)
+        port = port or _port(runner)
+    if not runner.addresses:
+        raise ConfigurationError(f"[{key}] none of the addresses is one of this machine: {', '.join(addresses)}")
+    return port
+
+
+def _port(runner: web.AppRunner) -> int:
+    return next((int(address[1]) for address in runner.addresses), 0)
+
+
+def _identified(request: web.Request, identify: Identify) -> Identity:
+    identity = identify(request)
+    if identity is None:
+        raise UnauthorizedError("a node shows its certificate; one without makes its first contact at /.well-known/est/")
+    return identity

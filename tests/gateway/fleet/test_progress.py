@@ -1,0 +1,235 @@
+import uuid
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from gateway.database.engine import Database
+from gateway.database.queries import actions, nodes, reports
+from gateway.database.records import Action, ActionOutcome, ActionState, Running
+from gateway.fleet.nodes import Assigner, Order
+from gateway.fleet.progress import Progress, Told, judge, judge_cancel
+from tests.builders.fleet import Clock, Shelf, bundle, register
+from update.digest import digest_of
+from update.errors import ForbiddenError, NotFoundError
+from update.identity import Hardware
+
+PRINT = digest_of(b"certificate")
+Ordering = Callable[..., Awaitable[Action]]
+
+
+def told(execution: str, finished: str = "none", **more: str) -> Told:
+    return Told(report=str(uuid.uuid4()), execution=execution, finished=finished, **more)  # type: ignore[arg-type]  # texts only
+
+
+@pytest.fixture
+def progress(database: Database, clock: Clock) -> Progress:
+    return Progress(database, clock)
+
+
+@pytest.fixture
+async def ordered(database: Database, shelf: Shelf, clock: Clock) -> Ordering:
+    await register(database, clock, "n1", "n2")
+
+    async def order(release: str = "1.2", node: str = "n1") -> Action:
+        wanted = Order(release=release, nodes=(node,), requested_by="uid 0")
+        (made,) = await Assigner(database, shelf, clock).assign(wanted)
+        assert made.action is not None
+        return made.action
+
+    return order
+
+
+async def find(database: Database, action: Action) -> Action:
+    async with database.reading() as transaction:
+        found = await actions.find(transaction, action.id)
+    assert found is not None
+    return found
+
+
+async def test_a_new_node_is_registered_at_its_first_contact(database: Database, clock: Clock, progress: Progress) -> None:
+    contact = await progress.contact("n9", PRINT)
+    assert (contact.node.id, contact.node.attributes_wanted, contact.action) == ("n9", True, None)
+    clock.advance(5)
+    again = await progress.contact("n9", digest_of(b"renewed"))
+    assert (again.node.first_seen, again.node.last_seen) == (contact.node.first_seen, clock())
+    assert again.node.fingerprint == digest_of(b"renewed")
+
+
+async def test_a_node_is_told_of_its_own_open_action(progress: Progress, ordered: Ordering) -> None:
+    action = await ordered()
+    assert (await progress.contact("n1", PRINT)).action == action
+    assert (await progress.contact("n2", PRINT)).action is None
+
+
+async def test_taking_the_offer_is_noted(database: Database, clock: Clock, progress: Progress, ordered: Ordering) -> None:
+    action = await ordered()
+    assert (await find(database, action)).offered is None
+    await progress.offer("n1", action.id)
+    assert (await find(database, action)).offered == clock()
+
+
+async def test_a_superseded_action_is_settled_before_its_successor_is_offered(
+    database: Database, progress: Progress, ordered: Ordering
+) -> None:
+    old = await ordered("1.1")
+    await progress.offer("n1", old.id)
+    new = await ordered("1.2")
+    due = (await progress.contact("n1", PRINT)).action
+    assert due is not None
+    assert (due.id, due.state) == (old.id, ActionState.CANCELLING)
+    assert (await progress.cancellation("n1", old.id)).superseded_by == new.id
+    for action in (old, new):
+        with pytest.raises(NotFoundError, match="poll again"):
+            await progress.offer("n1", action.id)
+    await progress.cancel_feedback("n1", old.id, told("closed", "success"))
+    end = (await find(database, old)).end
+    assert end is not None
+    assert end.outcome is ActionOutcome.SUPERSEDED
+    assert (await progress.contact("n1", PRINT)).action == new
+    await progress.offer("n1", new.id)
+
+
+async def test_a_cancellation_that_the_node_rejects_lets_the_action_end_by_itself(
+    database: Database, progress: Progress, ordered: Ordering
+) -> None:
+    old = await ordered("1.1")
+    await progress.offer("n1", old.id)
+    new = await ordered("1.2")
+    await progress.cancel_feedback("n1", old.id, told("rejected"))
+    due = (await progress.contact("n1", PRINT)).action
+    assert due is not None
+    assert (due.id, due.state) == (old.id, ActionState.OPEN)
+    await progress.feedback("n1", old.id, told("closed", "success"))
+    end = (await find(database, old)).end
+    assert end is not None
+    assert end.outcome is ActionOutcome.SUCCESS
+    assert (await progress.contact("n1", PRINT)).action == new
+
+
+async def test_an_end_that_comes_while_the_action_is_being_cancelled_is_the_truth(
+    database: Database, progress: Progress, ordered: Ordering
+) -> None:
+    old = await ordered("1.1")
+    await progress.offer("n1", old.id)
+    await ordered("1.2")
+    await progress.feedback("n1", old.id, told("closed", "success", outcome="confirmed"))
+    await progress.cancel_feedback("n1", old.id, told("closed", "success"))
+    end = (await find(database, old)).end
+    assert end is not None
+    assert end.outcome is ActionOutcome.SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("feedback", "outcome"),
+    [
+        (told("closed", "success"), ActionOutcome.SUCCESS),
+        (told("closed", "success", outcome="confirmed"), ActionOutcome.SUCCESS),
+        (told("closed", "success", outcome="rolled-back"), ActionOutcome.ROLLED_BACK),
+        (told("closed", "failure"), ActionOutcome.FAILURE),
+        (told("closed", "failure", outcome="rolled-back"), ActionOutcome.ROLLED_BACK),
+        (told("closed", "failure", outcome="refused"), ActionOutcome.REFUSED),
+        (told("closed", "failure", outcome="inconsistent"), ActionOutcome.INCONSISTENT),
+        (told("closed", "failure", outcome="cancelled"), ActionOutcome.CANCELLED),
+        (told("closed", "failure", outcome="success"), ActionOutcome.FAILURE),
+        (told("closed", "success", outcome="no such word"), ActionOutcome.FAILURE),
+        (told("canceled", "success"), ActionOutcome.CANCELLED),
+        (told("closed", "none"), None),
+        (told("proceeding", "success"), None),
+        (told("download", "failure"), None),
+        (told("rejected"), None),
+    ],
+)
+def test_what_a_feedback_means(feedback: Told, outcome: ActionOutcome | None) -> None:
+    assert judge(feedback) is outcome
+
+
+@pytest.mark.parametrize(
+    ("feedback", "outcome"),
+    [
+        (told("closed", "success"), ActionOutcome.CANCELLED),
+        (told("closed", "none"), ActionOutcome.CANCELLED),
+        (told("closed", "failure"), ActionOutcome.FAILURE),
+        (told("canceled", "success"), None),
+        (told("proceeding"), None),
+    ],
+)
+def test_what_an_answer_to_a_cancellation_means(feedback: Told, outcome: ActionOutcome | None) -> None:
+    assert judge_cancel(feedback) is outcome
+
+
+async def test_an_end_is_booked_once_with_its_code_and_words(
+    database: Database, clock: Clock, progress: Progress, ordered: Ordering
+) -> None:
+    action = await ordered()
+    failed = told("closed", "failure", outcome="rolled-back", code="device.health", message="no answer on :80")
+    await progress.feedback("n1", action.id, failed)
+    clock.advance(9)
+    await progress.feedback("n1", action.id, told("closed", "success"))
+    closed = await find(database, action)
+    assert closed.end is not None
+    assert (closed.end.outcome, closed.end.code, closed.end.message) == (
+        ActionOutcome.ROLLED_BACK,
+        "device.health",
+        "no answer on :80",
+    )
+    assert (await progress.contact("n1", PRINT)).action is None
+
+
+async def test_every_report_is_kept_once_also_after_the_end(database: Database, progress: Progress, ordered: Ordering) -> None:
+    action = await ordered()
+    first, late = told("closed", "success"), told("proceeding")
+    for feedback in (first, first, late, late):
+        await progress.feedback("n1", action.id, feedback)
+    async with database.reading() as transaction:
+        kept = await reports.of_action(transaction, action.id)
+    assert [report.report for report in kept] == [first.report, late.report]
+
+
+async def test_a_success_says_what_runs_and_asks_for_the_rest(database: Database, progress: Progress, ordered: Ordering) -> None:
+    action = await ordered()
+    await progress.feedback("n1", action.id, told("closed", "success"))
+    node = (await progress.contact("n1", PRINT)).node
+    assert (node.running.version, node.running.sha256) == ("1.2", bundle("1.2", "board:1").sha256)
+    assert node.attributes_wanted
+
+
+async def test_a_failure_changes_nothing_about_what_runs(database: Database, progress: Progress, ordered: Ordering) -> None:
+    action = await ordered()
+    await progress.feedback("n1", action.id, told("closed", "failure"))
+    node = (await progress.contact("n1", PRINT)).node
+    assert (node.running, node.attributes_wanted) == (Running(), True)
+
+
+async def test_actions_of_other_nodes_are_nobodys_business(database: Database, progress: Progress, ordered: Ordering) -> None:
+    action = await ordered()
+    for attempt in (
+        progress.offer("n2", action.id),
+        progress.cancellation("n2", action.id),
+        progress.feedback("n2", action.id, told("closed", "success")),
+        progress.cancel_feedback("n2", action.id, told("closed", "success")),
+    ):
+        with pytest.raises(ForbiddenError, match="is not one of node n2"):
+            await attempt
+    assert await find(database, action) == action
+    async with database.reading() as transaction:
+        assert await reports.of_action(transaction, action.id) == ()
+
+
+async def test_actions_that_never_were_are_not_found(progress: Progress, ordered: Ordering) -> None:
+    action = await ordered()
+    with pytest.raises(NotFoundError, match="there is no action"):
+        await progress.feedback("n1", action.id + 1, told("closed", "success"))
+    with pytest.raises(NotFoundError, match="not being cancelled"):
+        await progress.cancellation("n1", action.id)
+
+
+async def test_what_a_node_says_of_itself_replaces_what_it_said(database: Database, progress: Progress) -> None:
+    await progress.contact("n1", PRINT)
+    assert await progress.attributes("n1") == {}
+    await progress.describe("n1", {"a": "1"}, Hardware("board", "1"), Running("1.1", "", "b"))
+    assert await progress.attributes("n1") == {"a": "1"}
+    async with database.reading() as transaction:
+        node = await nodes.find(transaction, "n1")
+    assert node is not None
+    assert (node.hardware, node.running, node.attributes_wanted) == (Hardware("board", "1"), Running("1.1", "", "b"), False)
+    assert await progress.attributes("nobody") == {}
