@@ -176,7 +176,7 @@ def _zero_chunks(index: HeaderIndex) -> frozenset[int]:
 
 
 def merge(ranges: Iterable[Range]) -> tuple[Range, ...]:
-    """Ascending ranges without the empty ones, adjacent ones merged."""
+    """The ranges, given ascending, without empty ones and with adjacent ones merged."""
     merged: list[Range] = []
     for part in ranges:
         if merged and merged[-1].end == part.start:

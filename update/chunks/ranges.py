@@ -27,7 +27,6 @@ MAX_PART_HEAD_BYTES: Final = 8 << 10
 _MAX_BOUNDARY: Final = 70
 _SPEC = re.compile(r"(\d{0,19})-(\d{0,19})", re.ASCII)
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE)
-RangeNotSatisfiable = RangeNotSatisfiableError  # the short name that servers catch
 _OWN_BOUNDARY = re.compile(r"[a-z0-9]{1,70}", re.ASCII)
 
 
