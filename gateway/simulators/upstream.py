@@ -43,9 +43,10 @@ class Traffic:
     per_path_bytes: dict[str, int] = field(default_factory=dict)
     bodies: dict[str, list[Range]] = field(default_factory=dict)
 
-    def repeated_bytes(self) -> int:
-        """Body bytes that were sent more than once."""
-        return sum(sum(part.length for part in parts) - _covered(parts) for parts in self.bodies.values())
+    def repeated_bytes(self, suffix: str = "") -> int:
+        """Body bytes of paths that end with `suffix` that were sent more than once."""
+        bodies = (parts for path, parts in self.bodies.items() if path.endswith(suffix))
+        return sum(sum(part.length for part in parts) - _covered(parts) for parts in bodies)
 
 
 def _covered(parts: list[Range]) -> int:

@@ -1,0 +1,94 @@
+"""`fieldrelay demo`: the main job on this machine, on embedded defaults."""
+
+import asyncio
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from gateway.cli.show import size
+from gateway.demo.figures import OVERHEAD, Figures, write_json
+from gateway.demo.scenario import Demo
+from gateway.demo.screen import Screen
+from update.errors import StateError
+
+_FAILED = 1
+
+
+@click.command("demo")
+@click.option("--once", is_flag=True, help="End when everything was shown.")
+@click.option("--json-file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here.")
+@click.option("--lan", is_flag=True, help="Announce the gateway on the LAN instead of loopback only.")
+@click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Work in this new folder and leave it there.")
+def demo(*, once: bool, json_file: Path | None, lan: bool, keep: Path | None) -> int:
+    """Build releases, publish them, run a gateway and four nodes, and update them."""
+    interface, address = _lan() if lan else ("lo", "127.0.0.1")
+    if keep is not None:
+        if keep.exists():
+            raise StateError(f"{keep} exists: name a folder that does not, the demo begins with nothing")
+        keep.mkdir(parents=True)
+        return _run(keep.absolute(), interface, address, json_file, stays=not once and sys.stdin.isatty())
+    with tempfile.TemporaryDirectory(prefix="fieldrelay-demo-") as work:
+        return _run(Path(work), interface, address, json_file, stays=not once and sys.stdin.isatty())
+
+
+def _run(work: Path, interface: str, address: str, json_file: Path | None, *, stays: bool) -> int:
+    with Screen() as screen:
+        demo = Demo(work, screen, interface=interface, address=address)
+
+        def shown(figures: Figures) -> None:
+            if json_file is not None:
+                write_json(figures, json_file)
+            screen.say(_summary(figures, demo.problems))
+
+        asyncio.run(demo.run(shown, _until_interrupted if stays else None))
+    return _FAILED if demo.problems else 0
+
+
+async def _until_interrupted() -> None:
+    """Until SIGINT or SIGTERM."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+def _summary(figures: Figures, problems: Sequence[str]) -> list[str]:
+    whole = len(figures.nodes) * figures.zck_bytes
+    lines = ["", f"{'node':<8}  {'from':<5} {'to':<5} {'result':<12} {'slot':<5} {'fetched':>10} {'reused':>10}"]
+    for node in figures.nodes:
+        fetched, reused = size(node.downloaded_bytes), size(node.reused_bytes)
+        lines.append(
+            f"{node.id:<8}  {node.start:<5} {node.wanted:<5} {node.result:<12} {node.slot:<5} {fetched:>10} {reused:>10}"
+        )
+    share = figures.chunk_bytes / figures.union_bytes
+    lines += [
+        "",
+        (
+            f"upstream sent {size(figures.chunk_bytes)} of images; {size(figures.union_bytes)} were needed "
+            f"({share:.4f} times that, {OVERHEAD} is allowed)"
+        ),
+        f"whole images for every node would have been {size(whole)} ({figures.chunk_bytes / whole:.1%} of that travelled)",
+        f"besides: {size(figures.metadata_bytes)} of metadata and bundles, {size(figures.repeated_bytes)} again after the kill",
+        f"{figures.seconds} s, bootloader {figures.bootloader}",
+        *(f"NOT AS PROMISED: {problem}" for problem in problems),
+        "" if problems else "all of it is true",
+    ]
+    return lines
+
+
+def _lan() -> tuple[str, str]:
+    """The interface of the default route, and its address."""
+    for line in Path("/proc/net/route").read_text().splitlines()[1:]:
+        interface, destination = line.split()[:2]
+        if destination == "00000000":
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+                probe.connect(("192.0.2.1", 9))  # a documentation address (RFC 5737): nothing is sent, the kernel chooses
+                return interface, str(probe.getsockname()[0])
+    raise StateError("no interface has a default route: run the demo on loopback, without LAN=1")
