@@ -2,8 +2,8 @@
 
 SWUpdate compares in three steps (its manual, "install-if-higher"; measured against the real binary):
 
-1. both texts hold only digits and dots: up to four fields, each taken modulo 2**16, missing ones are 0, further ones do
-   not count ("1.2" equals "1.2.0.0" and "1.2.0.0.9"); a field that overflows an unsigned long is left out;
+1. both texts hold only digits and dots, and none of their first four numbers is above 65535: missing ones are 0, further
+   ones do not count ("1.2" equals "1.2.0.0" and "1.2.0.0.9"), and dots without a number between them count once;
 2. both parse as a semantic version of up to 255 of `A-Za-z0-9.+-`: major, minor and patch as numbers, then the
    pre-release by the rules of semver 2.0.0 section 11; build metadata does not count, missing fields are 0;
 3. otherwise byte by byte, as strcmp does.
@@ -18,8 +18,7 @@ _OLD_STYLE = re.compile(r"[0-9.]*", re.ASCII)
 _SEMANTIC = re.compile(r"[0-9A-Za-z.+-]{0,255}", re.ASCII)
 _NUMBER = re.compile(r"[0-9]+", re.ASCII)
 _OLD_STYLE_FIELDS = 4
-_FIELD_MODULUS = 1 << 16
-_ULONG_MAX = (1 << 64) - 1
+_MAX_OLD_STYLE_NUMBER = (1 << 16) - 1
 _LONG_MAX = (1 << 63) - 1
 _MAX_NUMBER_DIGITS = 20  # 2**64 has 20: anything longer overflows, and is not worth converting
 
@@ -34,8 +33,9 @@ class _Semantic:
 
 def compare_versions(left: str, right: str) -> int:
     """Return -1, 0 or 1 as `left` is older than, equal to or newer than `right`. Never fails."""
-    if _OLD_STYLE.fullmatch(left) and _OLD_STYLE.fullmatch(right):
-        return _order(_old_style(left), _old_style(right))
+    old_left, old_right = _old_style(left), _old_style(right)
+    if old_left is not None and old_right is not None:
+        return _order(old_left, old_right)
     semantic_left, semantic_right = _semantic(left), _semantic(right)
     if semantic_left is not None and semantic_right is not None:
         numbers = _order(semantic_left.numbers, semantic_right.numbers)
@@ -51,19 +51,20 @@ def _order(left: tuple[int, ...], right: tuple[int, ...]) -> int:
     return (left > right) - (left < right)
 
 
-def _number(text: str, ceiling: int) -> int:
-    """The number as strtol and strtoul give it: saturated at `ceiling`, 0 for no digits."""
+def _number(text: str) -> int:
+    """The number as strtol gives it: saturated, 0 for no digits."""
     digits = text.lstrip("0")
-    return ceiling if len(digits) > _MAX_NUMBER_DIGITS else min(int(digits or "0"), ceiling)
+    return _LONG_MAX if len(digits) > _MAX_NUMBER_DIGITS else min(int(digits or "0"), _LONG_MAX)
 
 
-def _old_style(text: str) -> tuple[int, ...]:
-    """The four numbers; fields that saturate are skipped, as the real comparison does."""
-    fields = [_number(field, _ULONG_MAX) for field in text.split(".")[:_OLD_STYLE_FIELDS]]
-    kept = [field % _FIELD_MODULUS for field in fields if field != _ULONG_MAX]
-    # Skipped fields shorten the number from the left: the rest is shifted up only for fields that are missing.
-    skipped = [0] * (len(fields) - len(kept))
-    return tuple(skipped + kept + [0] * (_OLD_STYLE_FIELDS - len(fields)))
+def _old_style(text: str) -> tuple[int, ...] | None:
+    """The four numbers, or None."""
+    if not _OLD_STYLE.fullmatch(text):
+        return None
+    numbers = [_number(field) for field in text.split(".") if field][:_OLD_STYLE_FIELDS]
+    if any(number > _MAX_OLD_STYLE_NUMBER for number in numbers):
+        return None
+    return tuple(numbers + [0] * (_OLD_STYLE_FIELDS - len(numbers)))
 
 
 def _semantic(text: str) -> _Semantic | None:
@@ -75,7 +76,7 @@ def _semantic(text: str) -> _Semantic | None:
     fields = core.split(".")[:4]
     if not all(field == "" or _NUMBER.fullmatch(field) for field in fields):
         return None
-    numbers = [_as_int(_number(field, _LONG_MAX)) for field in fields[:3]]
+    numbers = [_as_int(_number(field)) for field in fields[:3]]
     return _Semantic(tuple(numbers + [0] * (3 - len(numbers))), prerelease if dash else None)
 
 
@@ -102,5 +103,5 @@ def _compare_identifier(left: str, right: str) -> int:
     if left_is_number != right_is_number:
         return -1 if left_is_number else 1
     if left_is_number:
-        return _order((_as_int(_number(left, _LONG_MAX)),), (_as_int(_number(right, _LONG_MAX)),))
+        return _order((_as_int(_number(left)),), (_as_int(_number(right)),))
     return _order(_bytes(left), _bytes(right))
