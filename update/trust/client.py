@@ -29,7 +29,7 @@ from update.trust import rules
 from update.trust.floor import Floor
 from update.trust.floor_values import RoleVersions
 from update.trust.refresh import Delegator, Fetch, Refresh, State, load_targets, wire_path
-from update.trust.rules import Trusted
+from update.trust.rules import AnyTrusted, Trusted
 from update.trust.trusted_folder import TrustedFolder
 from update.trust.verified import TargetInfo
 
@@ -91,6 +91,12 @@ class Repository:
         self._state: State | None = None
         self._targets: dict[tuple[str, str], Trusted[Targets]] = {}
         self._problems: dict[str, FieldrelayError] = {}
+        self._accepted: list[AnyTrusted] = []
+
+    @property
+    def accepted(self) -> tuple[tuple[str, int], ...]:
+        """How far the last refresh or restore came, also if it was refused: (role, version) of what passed, in order."""
+        return tuple((each.role, each.version) for each in self._accepted)
 
     @property
     def problems(self) -> tuple[tuple[str, FieldrelayError], ...]:
@@ -146,7 +152,7 @@ class Repository:
     async def _update(self, fetch: Fetch) -> Refreshed:
         self._state, self._targets, self._problems = None, {}, {}
         floor = await asyncio.to_thread(self._floor.load)
-        state = await Refresh(
+        refresh = Refresh(
             self.name,
             pinned=self._pinned,
             folder=self._folder,
@@ -154,7 +160,9 @@ class Repository:
             fetch=fetch,
             time=max(self._now(), floor.time),
             strict_time=self._strict_time,
-        ).run()
+        )
+        self._accepted = refresh.accepted
+        state = await refresh.run()
         self._state, self._targets = state, {("root", "targets"): state.targets}
         return Refreshed(
             versions=state.versions,

@@ -22,7 +22,7 @@ from update.errors import ExpiredError, NotFoundError, RollbackError, TrustError
 from update.trust import rules
 from update.trust.floor import Floor
 from update.trust.floor_values import RoleVersions
-from update.trust.rules import Trusted
+from update.trust.rules import AnyTrusted, Trusted
 from update.trust.trusted_folder import TrustedFolder, quoted
 
 Fetch = Callable[[str, int], Awaitable[bytes]]
@@ -74,7 +74,10 @@ async def load_targets(
 
 
 class Refresh:
-    """The sequence; one object for one run. `time` is max(clock, time floor), `pinned` the root given in advance."""
+    """The sequence; one object for one run. `time` is max(clock, time floor), `pinned` the root given in advance.
+
+    `accepted` holds what passed so far, in order: after a refusal it tells how far the run came.
+    """
 
     def __init__(
         self, name: str, *, pinned: bytes, folder: TrustedFolder, floor: Floor, fetch: Fetch, time: datetime, strict_time: bool
@@ -87,11 +90,13 @@ class Refresh:
         self._time = time
         self._strict_time = strict_time
         self._stale: list[Trusted[Timestamp] | Trusted[Snapshot]] = []
+        self.accepted: list[AnyTrusted] = []
 
     async def run(self) -> State:
         """Verify, then keep, then raise the floor. Errors: `TrustError` leaves, and what fetcher, disk and floor raise."""
         roots = await self._roots()
         root = roots[-1]
+        self.accepted.append(root)
         values = await asyncio.to_thread(self._floor.load)
         floor = values.versions(self._name)
         if root.version < floor.root:
@@ -110,6 +115,7 @@ class Refresh:
             self._folder, self._fetch, role="targets", delegator=root, root=root, snapshot=snapshot
         )
         rules.check_expiry(targets, self._time)
+        self.accepted.append(targets)
         state = State(tuple(roots), timestamp, snapshot, targets, self._time, tuple(self._stale))
         fresh_snapshot = kept_snapshot is None or snapshot.data != kept_snapshot.data
         await asyncio.to_thread(
@@ -173,6 +179,7 @@ class Refresh:
             if self._strict_time:
                 raise
             self._stale.append(trusted)
+        self.accepted.append(trusted)
 
     def _keep(self, state: State, *, targets: bool, snapshot: bool, timestamp: bool) -> None:
         if targets:

@@ -145,6 +145,18 @@ async def test_a_refresh_that_breaks_off_leaves_the_last_complete_set(device: De
     assert (await device.repository(MemoryFetcher({})).restore()).versions == found.versions
 
 
+async def test_a_refusal_leaves_a_trace_of_how_far_it_came(device: Device, builder: RepositoryBuilder) -> None:
+    repository = device.repository()
+    await repository.refresh()
+    assert [role for role, _ in repository.accepted] == ["root", "timestamp", "snapshot", "targets"]
+    builder.rotate("root")
+    builder.publish()
+    del builder.files["metadata/2.snapshot.json"]
+    with pytest.raises(NotFoundError):
+        await repository.refresh()
+    assert list(repository.accepted) == [("root", 2), ("timestamp", 2)]
+
+
 async def test_after_a_refused_refresh_nothing_is_trusted_in_memory(device: Device, builder: RepositoryBuilder) -> None:
     builder.add_target("line/app.swu", b"x")
     builder.publish()
