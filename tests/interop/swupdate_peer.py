@@ -51,7 +51,7 @@ class Verdict:
     @property
     def undecided(self) -> bool:
         """No word, or it lost its own temporary copy of the description: neither says anything about the bundle."""
-        lost = re.search(r"/tmp/sw-description(\.sig)? cannot be opened", self.log) is not None
+        lost = re.search(r"/sw-description(\.sig)? cannot be opened", self.log) is not None
         return lost or not (self.succeeded or self.refused)
 
 

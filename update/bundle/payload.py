@@ -106,8 +106,6 @@ def _unzstd(source: Readable, name: str) -> Iterator[bytes]:
             decoder = decompressor.decompressobj()
             for piece in scanner.pieces():
                 yield decoder.decompress(piece)
-            if not decoder.eof:
-                raise CompressionError(f"{name} holds a zstd frame without an end")
     except zstandard.ZstdError as error:
         raise CompressionError(f"{name} is not zstd data: {error}") from error
 
