@@ -17,6 +17,7 @@ from update.errors import (
     AmbiguousError,
     AssignerError,
     BusyError,
+    CertificateError,
     FieldrelayError,
     ForbiddenError,
     HardwareError,
@@ -48,6 +49,7 @@ _Message = TypeVar("_Message")
 # From the particular to the general: the first class that fits counts.
 _STATUS: tuple[tuple[type[FieldrelayError], HTTPStatus], ...] = (
     (UnauthorizedError, HTTPStatus.UNAUTHORIZED),
+    (CertificateError, HTTPStatus.FORBIDDEN),
     (ForbiddenError, HTTPStatus.FORBIDDEN),
     (NotFoundError, HTTPStatus.NOT_FOUND),
     (NotStoredError, HTTPStatus.NOT_FOUND),

@@ -7,18 +7,27 @@ A node that says nothing about success or failure (`closed` with `none`) has not
 until a verified version tells.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import assert_never
 
 from gateway.database.engine import Database, Transaction
 from gateway.database.queries import actions, nodes, reports
-from gateway.database.records import Action, ActionOutcome, ActionState, End, Node, ReportRecord, Running
+from gateway.database.records import Action, ActionOutcome, ActionState, ClientKind, End, Node, ReportRecord, Running
 from update.digest import Digest
-from update.errors import ForbiddenError, NotFoundError
-from update.identity import Hardware
+from update.errors import ForbiddenError, NotFoundError, ProtocolError
+from update.wire.attributes import read_facts
+from update.wire.ddi import Execution, Finished, Mode
 
-_CLOSED, _SUCCESS, _FAILURE, _REJECTED, _CANCELED = "closed", "success", "failure", "rejected", "canceled"
+MAX_ATTRIBUTES = 100
+"""hawkBit's own quota for a target."""
+MAX_REPORTS = 1000
+"""hawkBit's own quota for an action."""
+
+_LOG = logging.getLogger(__name__)
+
 
 _ENDS = {
     "cancelled": ActionOutcome.CANCELLED,
@@ -36,8 +45,8 @@ class Told:
     """
 
     report: str
-    execution: str
-    finished: str
+    execution: Execution
+    finished: Finished
     sequence: int = 0
     details: tuple[str, ...] = ()
     outcome: str = ""
@@ -59,20 +68,20 @@ def judge(told: Told) -> ActionOutcome | None:
 
     Where a node's two words contradict each other (success, but rolled back) the worse one counts.
     """
-    if told.execution == _CANCELED:
+    if told.execution is Execution.CANCELED:
         return ActionOutcome.CANCELLED
-    if told.execution != _CLOSED or told.finished not in {_SUCCESS, _FAILURE}:
+    if told.execution is not Execution.CLOSED or told.finished is Finished.NONE:
         return None
-    if told.finished == _SUCCESS and told.outcome in {"", "confirmed"}:
+    if told.finished is Finished.SUCCESS and told.outcome in {"", "confirmed"}:
         return ActionOutcome.SUCCESS
     return _ENDS.get(told.outcome, ActionOutcome.FAILURE)
 
 
 def judge_cancel(told: Told) -> ActionOutcome | None:
     """The same for the answer to a cancellation (hawkBit DDI, `cancelAction` feedback)."""
-    if told.execution == _CLOSED and told.finished == _FAILURE:
+    if told.execution is Execution.CLOSED and told.finished is Finished.FAILURE:
         return ActionOutcome.FAILURE
-    return ActionOutcome.CANCELLED if told.execution == _CLOSED else None
+    return ActionOutcome.CANCELLED if told.execution is Execution.CLOSED else None
 
 
 class Progress:
@@ -82,27 +91,20 @@ class Progress:
         self._database = database
         self._now = now
 
-    async def contact(self, node: str, fingerprint: Digest) -> Contact:
-        """A node is here: it is registered if it is new, for whoever issued its certificate has admitted it."""
+    async def contact(self, node: str, fingerprint: Digest, kind: ClientKind = ClientKind.AGENT) -> Contact:
+        """A node is here: it is registered (as of `kind`) if it is new, for whoever issued its certificate admitted it."""
         async with self._database.writing() as transaction:
-            if await nodes.find(transaction, node) is None:
-                await nodes.register(transaction, node, fingerprint=fingerprint, now=self._now())
-            await nodes.seen(transaction, node, fingerprint=fingerprint, now=self._now())
-            known = await nodes.find(transaction, node)
-            if known is None:
-                raise NotFoundError(f"node {node} was removed while it asked; it is registered at its next contact")
+            known = await self._known(transaction, node, fingerprint, kind)
             return Contact(known, _first(await actions.unfinished(transaction, node)))
 
-    async def describe(self, node: str, attributes: Mapping[str, str], hardware: Hardware | None, running: Running) -> None:
-        """Take what a node says of itself."""
+    async def describe(self, node: str, fingerprint: Digest, mode: Mode, data: Mapping[str, str]) -> None:
+        """Take what a node says of itself; `ProtocolError` if it is malformed, or too much together with what it said before."""
         async with self._database.writing() as transaction:
-            await nodes.describe(transaction, node, attributes=attributes, hardware=hardware, running=running)
-
-    async def attributes(self, node: str) -> Mapping[str, str]:
-        """What a node has said of itself so far."""
-        async with self._database.reading() as transaction:
-            known = await nodes.find(transaction, node)
-            return {} if known is None else known.attributes
+            known = await self._known(transaction, node, fingerprint, ClientKind.AGENT)
+            attributes = _changed(known.attributes, mode, data)
+            facts = read_facts(attributes)
+            running = Running(facts.version, facts.sha256 or "", facts.slot)
+            await nodes.describe(transaction, node, attributes=attributes, hardware=facts.hardware, running=running)
 
     async def offer(self, node: str, action: int) -> Action:
         """The action to install; from now on the node may have begun it."""
@@ -126,19 +128,37 @@ class Progress:
         """Keep what a node says about an action, and book its end where it means one."""
         async with self._database.writing() as transaction:
             own = await _own(transaction, node, action)
-            if await reports.add(transaction, self._record(own, told)):
-                await self._book(transaction, own, told, judge(told))
+            outcome = judge(told)
+            if await self._keep(transaction, own, told, outcome):
+                await self._book(transaction, own, told, outcome)
 
     async def cancel_feedback(self, node: str, action: int, told: Told) -> None:
         """Keep what a node says about a cancellation; one that it rejects lets the action run to its own end."""
         async with self._database.writing() as transaction:
             own = await _own(transaction, node, action)
-            if not await reports.add(transaction, self._record(own, told)):
+            outcome = judge_cancel(told)
+            if not await self._keep(transaction, own, told, outcome):
                 return
-            if told.execution == _REJECTED:
+            if told.execution is Execution.REJECTED:
                 await actions.reopen(transaction, action)
             else:
-                await self._book(transaction, own, told, judge_cancel(told))
+                await self._book(transaction, own, told, outcome)
+
+    async def _keep(self, transaction: Transaction, action: Action, told: Told, outcome: ActionOutcome | None) -> bool:
+        """Keep a report once; beyond the quota only what ends the action is kept, so that no node can fill the disk."""
+        ends = outcome is not None and action.state is not ActionState.CLOSED
+        if not ends and await reports.count(transaction, action.id) >= MAX_REPORTS:
+            _LOG.warning("node %s said more than %s things about action %s", action.node, MAX_REPORTS, action.id)
+            return False
+        return await reports.add(transaction, self._record(action, told))
+
+    async def _known(self, transaction: Transaction, node: str, fingerprint: Digest, kind: ClientKind) -> Node:
+        now = self._now()
+        known = await nodes.find(transaction, node)
+        if known is None:
+            return await nodes.register(transaction, node, kind=kind, fingerprint=fingerprint, now=now)
+        await nodes.seen(transaction, node, fingerprint=fingerprint, now=now)
+        return replace(known, fingerprint=fingerprint, last_seen=now)
 
     async def _book(self, transaction: Transaction, action: Action, told: Told, outcome: ActionOutcome | None) -> None:
         if outcome is None or action.state is ActionState.CLOSED:
@@ -164,6 +184,21 @@ class Progress:
             details=told.details,
             body=told.body,
         )
+
+
+def _changed(old: Mapping[str, str], mode: Mode, data: Mapping[str, str]) -> dict[str, str]:
+    match mode:
+        case Mode.MERGE:
+            new = {**old, **data}
+        case Mode.REPLACE:
+            new = dict(data)
+        case Mode.REMOVE:
+            new = {name: value for name, value in old.items() if name not in data}
+        case _:
+            assert_never(mode)
+    if len(new) > MAX_ATTRIBUTES:
+        raise ProtocolError(f"a node may have {MAX_ATTRIBUTES} attributes, these would be {len(new)}; remove some first")
+    return new
 
 
 def _first(unfinished: Sequence[Action]) -> Action | None:

@@ -25,6 +25,8 @@ class Identity:
 
 
 Identify = Callable[[web.Request], Identity | None]
+IDENTITY = web.RequestKey("identity", Identity)
+"""The node behind a request of a resource that is not open to all."""
 
 
 def by_certificate(request: web.Request) -> Identity | None:

@@ -14,11 +14,8 @@ from typing import Protocol
 from aiohttp import web
 
 from gateway.edge import MAX_BODY_BYTES, MAX_HEADER_BYTES, refuse_by_name
-from gateway.south.identity import Identify, Identity, by_certificate
+from gateway.south.identity import IDENTITY, Identify, Identity, by_certificate
 from update.errors import ConfigurationError, UnauthorizedError
-
-IDENTITY = web.RequestKey("identity", Identity)
-"""The node behind a request of a resource that is not open to all."""
 
 _LOG = logging.getLogger(__name__)
 _SHUTDOWN_S = 5.0

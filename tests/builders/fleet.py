@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from gateway.database.engine import Database
 from gateway.database.queries import nodes
-from gateway.database.records import Running
+from gateway.database.records import ClientKind, Running
 from gateway.fleet.catalogue import RepositoryState
 from update.digest import digest_of
 from update.errors import UnknownTargetError
@@ -63,6 +63,6 @@ async def register(
     """Nodes that have been here and said what they are."""
     async with database.writing() as transaction:
         for name in names:
-            await nodes.register(transaction, name, fingerprint=digest_of(name.encode()), now=clock())
+            await nodes.register(transaction, name, kind=ClientKind.AGENT, fingerprint=digest_of(name.encode()), now=clock())
             told = Hardware.parse(hardware) if hardware else None
             await nodes.describe(transaction, name, attributes={}, hardware=told, running=running or Running())

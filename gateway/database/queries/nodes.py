@@ -24,11 +24,11 @@ async def everyone(transaction: Transaction) -> tuple[Node, ...]:
     return tuple(_record(row) for row in await transaction.execute(select(table).order_by(table.c.id)))
 
 
-async def register(transaction: Transaction, node: str, *, fingerprint: Digest, now: datetime) -> Node:
+async def register(transaction: Transaction, node: str, *, kind: ClientKind, fingerprint: Digest, now: datetime) -> Node:
     """Add a node at its first contact: it runs something unknown, and is asked for its attributes."""
     values: dict[str, object] = {
         "id": node,
-        "kind": ClientKind.AGENT,
+        "kind": kind,
         "assigner": SITE,
         "fingerprint": fingerprint,
         "hardware": "",

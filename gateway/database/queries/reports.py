@@ -1,6 +1,6 @@
 """Reports: what nodes said about their actions, each kept once however often it was sent."""
 
-from sqlalchemy import Row, insert, select
+from sqlalchemy import Row, func, insert, select
 
 from gateway.database.engine import Transaction
 from gateway.database.records import ReportRecord
@@ -30,6 +30,12 @@ async def add(transaction: Transaction, report: ReportRecord) -> bool:
     }
     await transaction.execute(insert(table).values(values))
     return True
+
+
+async def count(transaction: Transaction, action: int) -> int:
+    """How many reports about an action are kept."""
+    statement = select(func.count()).select_from(table).where(table.c.action == action)
+    return int((await transaction.execute(statement)).scalar_one())
 
 
 async def of_action(transaction: Transaction, action: int) -> tuple[ReportRecord, ...]:

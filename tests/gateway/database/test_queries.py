@@ -7,7 +7,7 @@ import pytest
 
 from gateway.database.engine import Database, Transaction
 from gateway.database.queries import actions, nodes, reports, tokens
-from gateway.database.records import Action, ActionOutcome, ActionState, Commit, End, Release, ReportRecord, Running
+from gateway.database.records import Action, ActionOutcome, ActionState, ClientKind, Commit, End, Release, ReportRecord, Running
 from update.digest import digest_of
 from update.errors import StoreError
 from update.identity import Hardware
@@ -24,7 +24,7 @@ async def add_action(transaction: Transaction, node: str = "n1") -> Action:
 
 async def add_node(database: Database, node: str = "n1") -> None:
     async with database.writing() as transaction:
-        await nodes.register(transaction, node, fingerprint=PRINT, now=NOW)
+        await nodes.register(transaction, node, kind=ClientKind.SWUPDATE, fingerprint=PRINT, now=NOW)
 
 
 async def test_a_new_node_runs_something_unknown_and_is_asked_for_its_attributes(database: Database) -> None:
@@ -33,7 +33,7 @@ async def test_a_new_node_runs_something_unknown_and_is_asked_for_its_attributes
         node = await nodes.find(transaction, "n1")
         assert node is not None
         assert (node.running, node.hardware, node.attributes_wanted, node.fence) == (Running(), None, True, 0)
-        assert (node.first_seen, node.last_seen, node.assigner) == (NOW, NOW, "site")
+        assert (node.first_seen, node.last_seen, node.assigner, node.kind) == (NOW, NOW, "site", ClientKind.SWUPDATE)
         assert await nodes.find(transaction, "n2") is None
 
 
@@ -53,7 +53,9 @@ async def test_what_a_node_says_of_itself_is_kept(database: Database) -> None:
 async def test_times_come_back_in_utc_whatever_their_zone_was(database: Database) -> None:
     elsewhere = NOW.astimezone(timezone(timedelta(hours=9)))
     async with database.writing() as transaction:
-        assert (await nodes.register(transaction, "n1", fingerprint=PRINT, now=elsewhere)).first_seen == NOW
+        assert (
+            await nodes.register(transaction, "n1", kind=ClientKind.AGENT, fingerprint=PRINT, now=elsewhere)
+        ).first_seen == NOW
 
 
 async def test_an_action_comes_back_as_it_was_ordered(database: Database) -> None:
@@ -143,6 +145,8 @@ async def test_a_report_sent_twice_is_kept_once(database: Database) -> None:
         assert await reports.add(transaction, report)
         assert not await reports.add(transaction, report)
         assert await reports.of_action(transaction, action.id) == (report,)
+        assert await reports.count(transaction, action.id) == 1
+        assert await reports.count(transaction, action.id + 1) == 0
 
 
 async def test_a_token_is_spent_once_in_time_by_the_node_it_is_for(database: Database) -> None:

@@ -5,20 +5,23 @@ import pytest
 
 from gateway.database.engine import Database
 from gateway.database.queries import actions, nodes, reports
-from gateway.database.records import Action, ActionOutcome, ActionState, Running
+from gateway.database.records import Action, ActionOutcome, ActionState, Node, Running
 from gateway.fleet.nodes import Assigner, Order
 from gateway.fleet.progress import Progress, Told, judge, judge_cancel
 from tests.builders.fleet import Clock, Shelf, bundle, register
 from update.digest import digest_of
-from update.errors import ForbiddenError, NotFoundError
+from update.errors import ForbiddenError, NotFoundError, ProtocolError
 from update.identity import Hardware
+from update.wire.attributes import HARDWARE, NodeFacts
+from update.wire.ddi import Execution, Finished, Mode
 
 PRINT = digest_of(b"certificate")
 Ordering = Callable[..., Awaitable[Action]]
 
 
-def told(execution: str, finished: str = "none", **more: str) -> Told:
-    return Told(report=str(uuid.uuid4()), execution=execution, finished=finished, **more)  # type: ignore[arg-type]  # texts only
+def told(execution: str, finished: str = "none", *, outcome: str = "", code: str = "", message: str = "") -> Told:
+    report, known, ended = str(uuid.uuid4()), Execution(execution), Finished(finished)
+    return Told(report, known, ended, outcome=outcome, code=code, message=message)
 
 
 @pytest.fixture
@@ -185,6 +188,20 @@ async def test_every_report_is_kept_once_also_after_the_end(database: Database, 
     assert [report.report for report in kept] == [first.report, late.report]
 
 
+async def test_a_node_that_talks_without_end_fills_no_disk_and_may_still_end(
+    database: Database, progress: Progress, ordered: Ordering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.fleet.progress.MAX_REPORTS", 3)
+    action = await ordered()
+    for _ in range(5):
+        await progress.feedback("n1", action.id, told("proceeding"))
+    await progress.feedback("n1", action.id, told("closed", "failure"))
+    await progress.feedback("n1", action.id, told("closed", "failure"))
+    async with database.reading() as transaction:
+        assert len(await reports.of_action(transaction, action.id)) == 4
+    assert (await find(database, action)).end is not None
+
+
 async def test_a_success_says_what_runs_and_asks_for_the_rest(database: Database, progress: Progress, ordered: Ordering) -> None:
     action = await ordered()
     await progress.feedback("n1", action.id, told("closed", "success"))
@@ -223,13 +240,41 @@ async def test_actions_that_never_were_are_not_found(progress: Progress, ordered
         await progress.cancellation("n1", action.id)
 
 
-async def test_what_a_node_says_of_itself_replaces_what_it_said(database: Database, progress: Progress) -> None:
-    await progress.contact("n1", PRINT)
-    assert await progress.attributes("n1") == {}
-    await progress.describe("n1", {"a": "1"}, Hardware("board", "1"), Running("1.1", "", "b"))
-    assert await progress.attributes("n1") == {"a": "1"}
+@pytest.mark.parametrize(
+    ("mode", "attributes"),
+    [
+        (Mode.MERGE, {"a": "1", "b": "3", "c": "4"}),
+        (Mode.REPLACE, {"b": "3", "c": "4"}),
+        (Mode.REMOVE, {"a": "1"}),
+    ],
+)
+async def test_attributes_change_as_the_node_says(
+    database: Database, progress: Progress, mode: Mode, attributes: dict[str, str]
+) -> None:
+    await progress.describe("n1", PRINT, Mode.REPLACE, {"a": "1", "b": "2"})
+    await progress.describe("n1", PRINT, mode, {"b": "3", "c": "4"})
+    assert (await known(database)).attributes == attributes
+
+
+async def test_what_a_node_is_and_runs_stands_in_its_attributes(database: Database, progress: Progress) -> None:
+    facts = NodeFacts(Hardware("board", "1"), "1.1", digest_of(b"old"), "b")
+    await progress.describe("n1", PRINT, Mode.MERGE, facts.attributes())
+    node = await known(database)
+    assert (node.hardware, node.running) == (facts.hardware, Running("1.1", digest_of(b"old"), "b"))
+    assert not node.attributes_wanted
+
+
+@pytest.mark.parametrize("data", [{HARDWARE: "board"}, {f"a{number}": "" for number in range(101)}])
+async def test_attributes_that_are_refused_change_nothing(database: Database, progress: Progress, data: dict[str, str]) -> None:
+    await progress.describe("n1", PRINT, Mode.MERGE, {"a0": "1"})
+    before = await known(database)
+    with pytest.raises(ProtocolError):
+        await progress.describe("n1", PRINT, Mode.MERGE, data)
+    assert await known(database) == before
+
+
+async def known(database: Database) -> Node:
     async with database.reading() as transaction:
         node = await nodes.find(transaction, "n1")
     assert node is not None
-    assert (node.hardware, node.running, node.attributes_wanted) == (Hardware("board", "1"), Running("1.1", "", "b"), False)
-    assert await progress.attributes("nobody") == {}
+    return node
