@@ -105,6 +105,8 @@ def given_up(entry: Entry, error: FieldrelayError | None = None) -> Entry:
 
 def report_of(entry: Entry, name: str) -> Report:
     """What the assigner is told of a record, under the id `name`."""
+    slot = entry.slot_to if entry.outcome is Outcome.CONFIRMED else entry.slot_from
+    held = entry.in_slot(slot)
     return Report(
         id=name,
         action=entry.action,
@@ -113,4 +115,8 @@ def report_of(entry: Entry, name: str) -> Report:
         code=entry.code,
         message=entry.message,
         version=entry.release.version if entry.release else "",
+        slot=slot,
+        slot_sha256=(held.content if held else None) or "",
+        downloaded_bytes=entry.downloaded_bytes,
+        reused_bytes=entry.reused_bytes,
     )

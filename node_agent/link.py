@@ -21,6 +21,7 @@ from update.errors import ConfigurationError, PeerIdentityError, SlowError, Unre
 from update.store.staging import Staged
 from update.trust.client import Fetcher
 from update.wire.authority import make_csr
+from update.wire.ddi_client import DdiClient
 from update.wire.download import download
 from update.wire.est import CACERTS_PATH, enroll
 from update.wire.http import HttpFetcher, Manner, exchange, read_bounded
@@ -79,6 +80,12 @@ class Link:
         except (UnreachableError, SlowError, PeerIdentityError):
             self._url = ""
             raise
+
+    @asynccontextmanager
+    async def controller(self) -> AsyncIterator[DdiClient]:
+        """The DDI resource of this node."""
+        async with self.connected() as (session, url):
+            yield DdiClient(session, url, self._credentials.node, manner=MANNER)
 
     async def reach(self) -> None:
         """Ask the gateway for something small: is it there, and is it ours? Errors: `WireError`."""

@@ -16,6 +16,7 @@ from update.errors import CorruptError
 from update.store.journal import JsonValue
 
 _Text = Annotated[str, Field(max_length=4096)]
+_Sha256 = Annotated[Digest, Field(pattern=r"^[0-9a-f]{64}$")]
 _Count = Annotated[int, Field(ge=0, le=(1 << 63) - 1)]
 
 MAX_MESSAGE_CHARACTERS = 1000
@@ -26,24 +27,27 @@ class Release:
     """One bundle: where it came from and its two signed numbers. `path` is the target's, or the file's name.
 
     `bundle` is what the device will know it by (`drivers.driver.bundle_identity`), None while that cannot be known yet.
+    `content` is the digest of what was read back from a slot with one part.
     """
 
     repository: _Text
     path: _Text
-    sha256: Annotated[Digest, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: _Sha256
     length: _Count
     version: _Text
     provenance: _Text
     release_counter: _Count = 0
     security_counter: _Count = 0
-    bundle: Annotated[Digest | None, Field(pattern=r"^[0-9a-f]{64}$")] = None
+    bundle: _Sha256 | None = None
+    content: _Sha256 | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """The journal's record.
 
-    `tries` counts the entries into `state`; `cancel` is the cancellation that ended the update, where one did.
+    `tries` counts the entries into `state`; `cancel` is the cancellation that ended the update, where one did; the bytes are
+    those of the write that succeeded.
     `held` says what each slot holds as far as this agent wrote and verified it, by slot name.
     """
 
@@ -55,6 +59,8 @@ class Entry:
     release: Release | None = None
     slot_from: _Text = ""
     slot_to: _Text = ""
+    downloaded_bytes: _Count = 0
+    reused_bytes: _Count = 0
     outcome: Outcome | None = None
     code: _Text = ""
     message: _Text = ""
@@ -90,7 +96,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the assigner is told. `id` and `sequence` let a receiver drop doubles and see gaps; a result ends the action."""
+    """What the assigner is told. `id` and `sequence` let a receiver drop doubles and see gaps; a result ends the action.
+
+    `slot` is the one that runs, with what it holds where that is known.
+    """
 
     id: _Text
     action: _Text
@@ -103,6 +112,10 @@ class Report:
     version: _Text = ""
     done: _Count = 0
     total: _Count = 0
+    slot: _Text = ""
+    slot_sha256: _Text = ""
+    downloaded_bytes: _Count = 0
+    reused_bytes: _Count = 0
     time_ms: _Count = 0
     answers: _Text = ""  # the cancellation that this answers, where it is one
 

@@ -4,13 +4,21 @@ An order is a *hint*: it says which target shall run, and the agent resolves tha
 never says what to trust. `fence` is the assigner's lease number; an order of an older lease is refused.
 """
 
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from uuid import UUID
 
 from node_agent.record import Report
+from node_agent.states import Outcome, State
 from update.digest import Digest
-from update.errors import UnreachableError
+from update.errors import EndlessDataError, NotFoundError, ProtocolError, UnreachableError
+from update.wire import ddi
+from update.wire.assignment import Commit
+from update.wire.ddi import Execution, Feedback, Finished, Handling
+from update.wire.ddi_client import Cancellation, DdiClient, Deployment
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +26,7 @@ class Offer:
     """An order to run something: a target of a repository, or a local `file`. `length` is in bytes, None if not said.
 
     `reason` is an operator's, who wants an older release back. `may_write` is False while the assigner wants it only
-    downloaded (a maintenance window is closed).
+    downloaded (a maintenance window is closed). `hold`: the trial shall last until a decision arrives from outside.
     """
 
     action: str
@@ -30,6 +38,7 @@ class Offer:
     file: Path | None = None
     reason: str = ""
     may_write: bool = True
+    hold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +78,110 @@ class FileSource:
             raise UnreachableError(f"the report of action {report.action} waits until `update agent` or `update --now` runs")
         if report.final:
             self._order = None
+
+
+Client = Callable[[], AbstractAsyncContextManager[DdiClient]]
+"""A DDI client at a gateway that was just found to be ours; `node_agent.link.Link.controller`."""
+
+Attributes = Callable[[], Awaitable[Mapping[str, str]]]
+"""What the node says of itself when it is asked."""
+
+
+class DdiSource:
+    """The gateway's DDI resource of this node."""
+
+    def __init__(self, client: Client, attributes: Attributes) -> None:
+        self._client = client
+        self._attributes = attributes
+        self.interval_s: float | None = None
+
+    async def next(self) -> Offer | Cancel | None:
+        """Poll; how soon the gateway wants to be asked again is `interval_s` afterwards."""
+        try:
+            async with self._client() as client:
+                poll = await client.poll()
+                self.interval_s = poll.sleep_s
+                if poll.attributes_wanted:
+                    await client.config_data(await self._attributes())
+        except EndlessDataError as error:
+            raise ProtocolError("the gateway answers a poll with more than any order takes") from error
+        match poll.task:
+            case None:
+                return None
+            case Cancellation(action, stop):
+                return Cancel(action=stop, id=str(action))
+            case Deployment():
+                return offer_of(poll.task)
+
+    async def report(self, report: Report) -> None:
+        """Send one report; `NotFoundError` for one that the gateway has no action for, which is then dropped."""
+        number = report.answers or report.action
+        if not number.isdecimal():
+            raise NotFoundError(f"action {report.action} was begun on this node, the assigner has no number for it")
+        async with self._client() as client:
+            await client.feedback(int(number), feedback_of(report), cancel=bool(report.answers))
+
+
+def offer_of(deployment: Deployment) -> Offer:
+    """The order that a deployment means; without an assignment there is nothing that could be resolved, and so be it."""
+    body, assignment = deployment.document.deployment, deployment.assignment
+    may_write = body.update is not Handling.SKIP
+    action = str(deployment.action)
+    if assignment is None:
+        return Offer(action=action, may_write=may_write)
+    artifacts = [artifact for chunk in body.chunks for artifact in chunk.artifacts]
+    named = [artifact.size for artifact in artifacts if artifact.hashes.sha256 == assignment.sha256]
+    return Offer(
+        action=action,
+        fence=assignment.fence,
+        repository=assignment.repository,
+        target=assignment.target,
+        sha256=assignment.sha256,
+        length=named[0] if named else None,
+        may_write=may_write,
+        hold=assignment.commit is not Commit.COMMIT,
+    )
+
+
+def feedback_of(report: Report) -> Feedback:
+    """A report in hawkBit's words, and in our own beside them."""
+    execution, finished = _words(report)
+    progress = ddi.Progress(cnt=report.done, of=report.total) if report.total else None
+    return Feedback(
+        timestamp=report.time_ms,
+        status=ddi.Status(
+            execution=execution,
+            result=ddi.Result(finished=finished, progress=progress),
+            details=(f"{report.state}: {report.message}" if report.message else str(report.state),),
+        ),
+        fieldrelay=ddi.Report(
+            report=UUID(report.id),
+            sequence=report.sequence,
+            fence=report.fence,
+            state=report.state,
+            outcome=report.outcome or "",
+            version=report.version,
+            slot=report.slot,
+            slot_sha256=report.slot_sha256,
+            downloaded_bytes=report.downloaded_bytes,
+            reused_bytes=report.reused_bytes,
+            code=report.code,
+            message=report.message,
+        ),
+    )
+
+
+def _words(report: Report) -> tuple[Execution, Finished]:
+    """`execution` and `finished` (hawkBit DDI): a cancellation that came too late is rejected, never failed."""
+    if report.answers:
+        cancelled = report.outcome is Outcome.CANCELLED
+        return (Execution.CLOSED, Finished.SUCCESS) if cancelled else (Execution.REJECTED, Finished.NONE)
+    match report.outcome:
+        case None:
+            return (Execution.DOWNLOAD if report.state is State.FETCHING else Execution.PROCEEDING), Finished.NONE
+        case Outcome.CONFIRMED:
+            return Execution.CLOSED, Finished.SUCCESS
+        case Outcome.CANCELLED:
+            return Execution.CANCELED, Finished.NONE
+        case _:
+            return Execution.CLOSED, Finished.FAILURE

@@ -104,7 +104,9 @@ class Steps:
             raise SlotError(
                 f"slot {written.slot} was written where {entry.slot_to} was expected; check the slots in the configuration"
             )
-        return entry.enter(State.ACTIVATING).holding(entry.slot_to, release)
+        content = next(iter(written.parts.values())) if len(written.parts) == 1 else None
+        counted = replace(entry, downloaded_bytes=written.downloaded_bytes, reused_bytes=written.reused_bytes)
+        return counted.enter(State.ACTIVATING).holding(entry.slot_to, replace(release, content=content))
 
     async def activate(self, entry: Entry) -> Entry:
         """Ask the hooks, then open the trial: the last moment to stop."""

@@ -18,6 +18,8 @@ from node_agent.service import serve
 from node_agent.source import DdiSource, FileSource
 from node_agent.states import Outcome, State
 from update.errors import FieldrelayError
+from update.identity import Hardware
+from update.wire.attributes import NodeFacts
 
 NOTHING_STATUS: Final = 3
 
@@ -117,7 +119,14 @@ class _Pauses:
 
 
 def _ddi(node: Node) -> DdiSource:
-    return DdiSource(node.link.connected, node.config.node.id, node.config.node.hardware)
+    async def attributes() -> Mapping[str, str]:
+        hardware = Hardware.parse(node.config.node.hardware)
+        running = next((slot for slot in await node.driver.slots() if slot.booted), None)
+        if running is None:
+            return NodeFacts(hardware).attributes()
+        return NodeFacts(hardware, running.version or "", running.bundle, running.name).attributes()
+
+    return DdiSource(node.link.controller, attributes)
 
 
 async def _carry_out(node: Node, agent: Agent, *, action: str = "", nothing_status: int = 0) -> Answer:
