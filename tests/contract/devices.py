@@ -37,7 +37,8 @@ def make_root(version: int) -> bytes:
     for place in [edits.randrange(300_000) for _ in range(2 * version)]:
         content[place : place + 500] = edits.randbytes(500)
     if version > 2:
-        content[700_000:900_000] = content[800_000:1_000_000] = edits.randbytes(200_000)
+        content[700_000:850_000] = content[850_000:1_000_000] = edits.randbytes(150_000)
+        content[400_000:400_000] = edits.randbytes(4096)  # what follows moves
     return bytes(content[:ROOT_BYTES])
 
 
