@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     ConfigDict,
     Field,
-    ModelWrapValidatorHandler,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
@@ -195,15 +195,6 @@ class KindSection:
     kind: Annotated[str, Field(min_length=1, max_length=64)]
     options: dict[str, object] = Field(default_factory=dict)
 
-    @model_validator(mode="wrap")
-    @classmethod
-    def _own_table(cls, value: object, build: ModelWrapValidatorHandler[Self]) -> Self:
-        """Give the table that is called like the kind its name here; any other key stays, and is refused."""
-        given = dict(value) if isinstance(value, Mapping) else {}
-        if not given or "options" in given:
-            raise ValueError("needs a kind, and its options in a table of that name")
-        return build({("options" if key == given.get("kind") else key): each for key, each in given.items()})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_NO_OTHER_KEYS)
 class LogSection:
@@ -211,6 +202,18 @@ class LogSection:
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Log = Log.AUTO
+
+
+def _own_table(value: object) -> object:
+    """Give the table that is called like the kind the name that it has here; any other key stays, and is refused."""
+    if not isinstance(value, Mapping):
+        return value
+    if "options" in value:
+        raise ValueError(f"options: no such key; write them into a table called {str(value.get('kind'))[:64]!r}")
+    return {("options" if key == value.get("kind") else key): each for key, each in value.items()}
+
+
+_Kind = Annotated[KindSection, BeforeValidator(_own_table)]
 
 
 def _different_names(repositories: tuple[RepositorySection, ...]) -> tuple[RepositorySection, ...]:
@@ -229,8 +232,8 @@ class NodeConfig:
     format_version: Annotated[int, Field(strict=True, ge=1)]
     node: NodeSection
     gateway: GatewaySection
-    driver: KindSection
-    bootloader: KindSection
+    driver: _Kind
+    bootloader: _Kind
     repository: Annotated[tuple[RepositorySection, ...], AfterValidator(_different_names)]
     health: HealthSection = HealthSection()
     poll: PollSection = PollSection()
