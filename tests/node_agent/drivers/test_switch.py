@@ -13,7 +13,7 @@ from node_agent.drivers.slots.records import SlotRecord, SlotRecords
 from node_agent.drivers.slots.switch import SlotSwitch
 from tests.contract.boards import Board, simulated_board
 from tests.replay import Killed
-from update.durable import Disk
+from update.durable import Disk, Operation
 from update.errors import ConfigurationError, SlotError
 
 _WRITTEN = SlotRecord(SlotState.PENDING, "2.0")
@@ -82,22 +82,33 @@ def _arm(environment: _Unwritable, at: int) -> None:
     environment.__dict__["write"] = once
 
 
-def test_a_return_that_was_interrupted_is_not_undone_by_doing_it_again(board: Board) -> None:
+@pytest.mark.parametrize("lost", ["environment", "record"])
+def test_a_return_that_was_interrupted_is_not_undone_by_doing_it_again(board: Board, lost: str) -> None:
     switch, records = _switch(board)
     records.write("b", _WRITTEN)
     switch.activate()
     board.power_on()
     switch.confirm()
     environment = _Unwritable(board.media, Disk())
-    environment.armed = True
+    environment.armed = lost == "environment"
+    bootloader = ScriptedBootloader(environment, board.bootloader.booted)
+    unwritable = SlotRecords(Disk(_lose_power if lost == "record" else _no_power_loss), board.media.parent / "slots")
     with pytest.raises(Killed):
-        _switch(board, environment)[0].revert()
-    assert board.power_on() == "b"
+        SlotSwitch(["a", "b"], bootloader, unwritable).revert()
+    board.power_on()
     switch.revert()
     assert board.power_on() == "a"
     switch.revert()
     assert board.power_on() == "a"
     assert [slot.state for slot in switch.slots()] == [SlotState.ACTIVE, SlotState.BAD]
+
+
+def _lose_power(_operation: Operation) -> None:
+    raise Killed
+
+
+def _no_power_loss(_operation: Operation) -> None:
+    """All is well."""
 
 
 def test_a_confirmation_that_was_interrupted_is_finished_by_the_next_update(board: Board) -> None:
