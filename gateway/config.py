@@ -251,6 +251,11 @@ class StateFolder:
         return self.root / "store"
 
     @property
+    def floor(self) -> tuple[Path, Path]:
+        """Both copies of what must never go back."""
+        return self.root / "floor-1" / "floor.json", self.root / "floor-2" / "floor.json"
+
+    @property
     def lock(self) -> Path:
         """Held by the one process that runs on this folder."""
         return self.root / "lock"
@@ -263,7 +268,12 @@ class StateFolder:
 
 def load_config(file: Path) -> GatewayConfig:
     """Read and check `file`; `ConfigurationError` names every wrong key, `FormatVersionError` a newer format."""
-    return parse_config(_read(file), file)
+    if not file.exists():
+        raise ConfigurationError(f"there is no configuration {file}; `fieldrelay gateway init` makes one")
+    try:
+        return parse_config(read_small_file(file).decode(), file)
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"the configuration {file} is not UTF-8 at byte {error.start}") from error
 
 
 def parse_config(text: str, file: Path) -> GatewayConfig:
@@ -280,20 +290,16 @@ def parse_config(text: str, file: Path) -> GatewayConfig:
     return _with_absolute_paths(config, file.absolute().parent)
 
 
-def _read(file: Path) -> str:
+def read_small_file(file: Path) -> bytes:
+    """A file that the configuration is or names; `ConfigurationError` if it cannot be read or is larger than 1 MiB."""
     try:
         with file.open("rb") as opened:
             data = opened.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise ConfigurationError(
-            f"cannot read the configuration {file}: {error.strerror or error}; `fieldrelay gateway init` makes one"
-        ) from error
+        raise ConfigurationError(f"cannot read {file}: {error.strerror or error}") from error
     if len(data) > MAX_FILE_BYTES:
-        raise ConfigurationError(f"the configuration {file} is larger than {MAX_FILE_BYTES} bytes")
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"the configuration {file} is not UTF-8 at byte {error.start}") from error
+        raise ConfigurationError(f"{file} is larger than {MAX_FILE_BYTES} bytes")
+    return data
 
 
 def _check_version(values: Mapping[str, object], file: Path) -> None:

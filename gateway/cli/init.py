@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from cryptography.hazmat.primitives.serialization import Encoding
-
 from gateway.config import FORMAT_VERSION, StateFolder, parse_config
 from gateway.database.engine import Database, sqlite_url
-from gateway.south.identity import renew_certificate, site_authority
-from update.digest import digest_of
+from gateway.south.identity import fingerprint_of, renew_certificate, site_authority
 from update.durable import Disk
 from update.errors import StateError
+from update.trust.floor import Floor
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +55,13 @@ async def set_up(wishes: Wishes, disk: Disk, now: datetime) -> Made:
     disk.make_folder(folder.keys, mode=0o700)
     authority = site_authority(disk, folder, config.gateway.name, now)
     renew_certificate(disk, folder, authority, config, now)
+    floor = Floor(disk, folder.floor)
+    if not floor.exists():
+        floor.create(now)
     await (await Database.open(config.gateway.database or sqlite_url(folder.database))).close()
     disk.make_folder(wishes.file.absolute().parent)
     disk.write_file(wishes.file.absolute(), text.encode())
-    fingerprint = digest_of(authority.certificate.public_bytes(Encoding.DER))
-    return Made(str(wishes.file), str(folder.root), str(folder.authority[0]), fingerprint)
+    return Made(str(wishes.file), str(folder.root), str(folder.authority[0]), fingerprint_of(authority))
 
 
 def configuration(wishes: Wishes) -> str:
@@ -103,7 +103,7 @@ The gateway is set up.
 Next:
   1. Put a [[repository]] with its pinned root into {made.config}.
   2. Start it: systemctl start fieldrelay-gateway, or: fieldrelay gateway --config {made.config} serve
-  3. Give each node the site CA (or its SHA-256) and a one-time token: fieldrelay gateway token --node NAME
+  3. Give each node the site CA (or its SHA-256) and a one-time token: fieldrelay gateway token NAME
   4. Order a release: fieldrelay gateway assign VERSION --all"""
 
 

@@ -29,6 +29,7 @@ class Verb:
 VERBS: Mapping[str, Verb] = {
     "bundle": Verb("gateway.cli.bundle:bundle", "publisher", "build, inspect, verify, sign and compare bundles"),
     "repo": Verb("gateway.cli.repo:repo", "publisher", "publish releases as a TUF repository"),
+    "demo": Verb("gateway.cli.demo:demo", "gateway,publisher", "the main job on this machine: upstream, gateway, nodes"),
     "gateway": Verb("gateway.cli.gateway:gateway", "gateway", "set up, run and command a gateway"),
 }
 

@@ -19,6 +19,8 @@ class Mirrors:
     def __init__(self, mirrors: Sequence[Mirror], polling_s: Mapping[str, float]) -> None:
         self._mirrors = {mirror.name: mirror for mirror in mirrors}
         self._polling_s = dict(polling_s)
+        self.restored = asyncio.Event()
+        """Set once everything that was on disk is shown."""
 
     def repositories(self) -> Sequence[str]:
         """Names, in the configured order."""
@@ -57,6 +59,7 @@ class Mirrors:
         """Restore what is on disk, then poll every repository until cancelled; intervals are spread by a tenth."""
         for mirror in self._mirrors.values():
             await mirror.restore()
+        self.restored.set()
         async with asyncio.TaskGroup() as group:
             for mirror in self._mirrors.values():
                 group.create_task(self._poll(mirror))

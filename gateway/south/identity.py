@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from aiohttp import web
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from gateway.config import GatewayConfig, StateFolder
 from update.digest import Digest, digest_of
@@ -42,6 +43,11 @@ def site_authority(disk: Disk, folder: StateFolder, site: str, now: datetime) ->
     if certificate.exists():
         return SiteAuthority.load(certificate, key)
     return SiteAuthority.create(disk, certificate, key, site=site, now=now)
+
+
+def fingerprint_of(authority: SiteAuthority) -> Digest:
+    """SHA-256 of the CA certificate (DER): what people compare."""
+    return digest_of(authority.certificate.public_bytes(Encoding.DER))
 
 
 def renew_certificate(disk: Disk, folder: StateFolder, authority: SiteAuthority, config: GatewayConfig, now: datetime) -> bool:

@@ -1,0 +1,339 @@
+"""The gateway as a whole: the only place that knows all parts. Each `_make_…` builds one of them from configuration.
+
+Order of life: lock the state folder, open the database, renew the certificate, show what is on disk, listen for nodes, open
+the operator's socket, tell that all is ready; on the way down the reverse. Background work that ends by itself is a defect
+and ends the gateway with it, so that whoever supervises it can start it anew.
+"""
+
+import asyncio
+import fcntl
+import logging
+import os
+import ssl
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+from cryptography import x509
+
+from gateway.config import GatewayConfig, RepositorySection, StateFolder, WanSection, read_small_file
+from gateway.control.server import Control, allowed_peers, control_application
+from gateway.control.server import listen as listen_for_operators
+from gateway.database.engine import Database, sqlite_url
+from gateway.fleet.nodes import Assigner
+from gateway.fleet.progress import Progress
+from gateway.fleet.tokens import Tokens
+from gateway.north.mirrors import Mirrors
+from gateway.north.sources import Current, FolderUpstream, HttpUpstream, Upstream
+from gateway.north.upstream import Inspect, Mirror
+from gateway.south.announce import keep_announcing
+from gateway.south.content import ContentServer
+from gateway.south.ddi import Ddi
+from gateway.south.enroll import Enrollment
+from gateway.south.identity import fingerprint_of, renew_certificate, site_authority
+from gateway.south.open_files import OpenFiles
+from gateway.south.relays import Relays
+from gateway.south.routes import Part, content_application, listen, make_runner, south_application
+from gateway.status import Status, StoreState
+from update.bundle.cms import CmsPolicy
+from update.bundle.reader import verify_bundle
+from update.durable import Disk
+from update.errors import BusyError, ConfigurationError, StateError, StoreError
+from update.identity import Hardware
+from update.store.store import Store
+from update.trust.chain import split_anchors
+from update.trust.client import Repository
+from update.trust.floor import Floor
+from update.trust.verified import Provenance, TargetInfo
+from update.wire.authority import SiteAuthority
+from update.wire.session import wan_session
+from update.wire.tls import server_context
+
+_LOG = logging.getLogger(__name__)
+_CERTIFICATE_CHECK_S = 12 * 3600.0
+_OPERATORS_SHUTDOWN_S = 2.0
+_PATIENCE_S = 10.0
+_NATIVE_BUNDLE = ".swu"
+
+Now = Callable[[], datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where nodes find the gateway, once it is ready."""
+
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What every part stands on."""
+
+    config: GatewayConfig
+    folder: StateFolder
+    disk: Disk
+    now: Now
+
+
+async def run(config: GatewayConfig, disk: Disk, *, now: Now, stop: asyncio.Event, ready: Callable[[Listening], None]) -> None:
+    """Run until `stop` is set; `ready` is called once, when nodes and operators are served.
+
+    Errors: `StateError` before `fieldrelay gateway init`, `BusyError` beside another gateway on the same state,
+    `ConfigurationError`, `FormatVersionError`, `FloorError`, `StoreError`.
+    """
+    ground = Ground(config, StateFolder(config.gateway.state), disk, now)
+    with _alone(ground.folder):
+        async with _database(ground) as database, _session(config.wan) as session:
+            await _run(ground, database, session, stop, ready)
+
+
+async def _run(
+    ground: Ground,
+    database: Database,
+    session: aiohttp.ClientSession,
+    stop: asyncio.Event,
+    ready: Callable[[Listening], None],
+) -> None:
+    config = ground.config
+    authority, tls = _make_identity(ground)
+    store = await asyncio.to_thread(Store, ground.disk, ground.folder.store)
+    mirrors = _make_mirrors(ground, store, session)
+    tokens = Tokens(database, ground.now)
+    async with AsyncExitStack() as stack:
+        relays = _make_relays(ground, store, mirrors)
+        stack.push_async_callback(relays.close)
+        files = OpenFiles()
+        stack.callback(files.close)
+        content = ContentServer(mirrors, store.find, relays, files)
+        background = await stack.enter_async_context(_background())
+        if config.repository:
+            background(mirrors.run(), "mirror")
+            await _shown(mirrors)
+        background(_keep_certificate(ground, authority, tls), "certificate")
+        parts: list[Part] = [Ddi(Progress(database, ground.now), polling_s=config.south.polling_interval_s), content]
+        enrollment = Enrollment(tokens, authority, ground.now)
+        south = await stack.enter_async_context(_running(make_runner(south_application(parts, open_to_all=[enrollment]))))
+        port = await listen(south, config.south.addresses, config.south.port, tls, key="south")
+        if config.south.content.enabled:
+            plain = await stack.enter_async_context(_running(make_runner(content_application(content.stock_routes()))))
+            await listen(plain, config.south.content.addresses, config.south.content.port, None, key="south.content")
+        if config.south.interfaces:
+            fingerprint = fingerprint_of(authority)
+            announcing = keep_announcing(config.gateway.name, port, config.south.interfaces, fingerprint=fingerprint)
+            background(announcing, "announcement")
+        control = _make_control(ground, database, mirrors, store, tokens)
+        await stack.enter_async_context(_operators(ground, control))
+        ready(Listening(port))
+        await stop.wait()
+
+
+@contextmanager
+def _alone(folder: StateFolder) -> Iterator[None]:
+    """Hold the state folder for this process; the lock ends with it, however it ends."""
+    if not folder.root.is_dir():
+        raise StateError(f"{folder.root} does not exist; `fieldrelay gateway init` makes it")
+    lock = _lock(folder)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def _lock(folder: StateFolder) -> int:
+    try:
+        lock = os.open(folder.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"cannot open {folder.lock}: {error.strerror}; run as the user that owns {folder.root}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise BusyError(f"another gateway runs on {folder.root}; end it, or give this one its own state folder") from error
+    return lock
+
+
+@asynccontextmanager
+async def _database(ground: Ground) -> AsyncGenerator[Database]:
+    database = await Database.open(ground.config.gateway.database or sqlite_url(ground.folder.database))
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def _session(config: WanSection) -> AsyncGenerator[aiohttp.ClientSession]:
+    user, password = None, ""
+    if config.proxy_credentials is not None:
+        text = read_small_file(config.proxy_credentials).decode(errors="replace").strip()
+        user, _, password = text.partition(":")
+    session = wan_session(
+        proxy=config.proxy,
+        proxy_user=user,
+        proxy_password=password,
+        extra_ca=config.extra_ca,
+        source_address=config.source_address,
+        source_interface=config.source_interface,
+    )
+    async with session:
+        yield session
+
+
+def _make_identity(ground: Ground) -> tuple[SiteAuthority, ssl.SSLContext]:
+    certificate, _ = ground.folder.authority
+    if not certificate.exists():
+        raise StateError(f"{certificate} is missing; `fieldrelay gateway init` makes it, or restore it from a backup")
+    authority = site_authority(ground.disk, ground.folder, ground.config.gateway.name, ground.now())
+    renew_certificate(ground.disk, ground.folder, authority, ground.config, ground.now())
+    return authority, server_context(*ground.folder.server, certificate)
+
+
+async def _keep_certificate(ground: Ground, authority: SiteAuthority, tls: ssl.SSLContext) -> None:
+    """Renew the certificate while the gateway runs; connections made afterwards see the new one."""
+    while True:
+        await asyncio.sleep(_CERTIFICATE_CHECK_S)
+        try:
+            if renew_certificate(ground.disk, ground.folder, authority, ground.config, ground.now()):
+                tls.load_cert_chain(*ground.folder.server)
+                _LOG.info("renewed the gateway's certificate")
+        except StoreError as error:
+            _LOG.error("the gateway's certificate is due and cannot be renewed: %s (%s)", error, error.code)
+
+
+def _make_mirrors(ground: Ground, store: Store, session: aiohttp.ClientSession) -> Mirrors:
+    floor = Floor(ground.disk, ground.folder.floor)
+    floor.load()
+    sections = ground.config.repository
+    mirrors = [_make_mirror(ground, section, store, floor, session) for section in sections]
+    return Mirrors(mirrors, {section.name: section.poll_interval_s for section in sections})
+
+
+def _make_mirror(
+    ground: Ground, section: RepositorySection, store: Store, floor: Floor, session: aiohttp.ClientSession
+) -> Mirror:
+    upstreams = [_make_upstream(place, session) for place in section.upstreams]
+    current = Current(upstreams[0])
+    repository = Repository(
+        section.name,
+        trusted=store.layout.trusted(section.name),
+        root=read_small_file(section.root),
+        fetcher=current,
+        disk=ground.disk,
+        floor=floor,
+        now=ground.now,
+    )
+    hardware = [Hardware.parse(text) for text in section.hardware]
+    inspect = _make_inspect(section, ground.now)
+    return Mirror(repository, current, upstreams, store, hardware=hardware, inspect=inspect, now=ground.now)
+
+
+def _make_upstream(place: str, session: aiohttp.ClientSession) -> Upstream:
+    return HttpUpstream(session, place) if "://" in place else FolderUpstream(Path(place))
+
+
+def _make_inspect(section: RepositorySection, now: Now) -> Inspect:
+    """Bundles are proved by their own signatures too, where the repository has authorities for them."""
+    roots: list[x509.Certificate] = []
+    intermediates: list[x509.Certificate] = []
+    for file in section.cms_roots:
+        found = split_anchors(read_small_file(file))
+        roots += found[0]
+        intermediates += found[1]
+    if section.cms_roots and not roots:
+        raise ConfigurationError(f"repository {section.name}: cms_roots hold no self-issued certificate")
+    purpose = x509.ObjectIdentifier(section.cms_purpose) if section.cms_purpose else None
+
+    def inspect(file: Path, info: TargetInfo) -> None:
+        if roots and info.path.endswith(_NATIVE_BUNDLE):
+            policy = CmsPolicy(tuple(roots), now(), tuple(intermediates), purpose=purpose, threshold=section.cms_threshold)
+            verify_bundle(file, policy, provenance=Provenance.TUF, target=info)
+
+    return inspect
+
+
+def _make_relays(ground: Ground, store: Store, mirrors: Mirrors) -> Relays:
+    return Relays(store.layout.sparse, ground.disk, mirrors.ranges_of, store.publish)
+
+
+def _make_control(ground: Ground, database: Database, mirrors: Mirrors, store: Store, tokens: Tokens) -> Control:
+    status = Status(
+        database,
+        mirrors,
+        _StoreSize(store, ground.config.store.quota_bytes),
+        now=ground.now,
+        name=ground.config.gateway.name,
+        version=version("fieldrelay"),
+        polling_interval_s=ground.config.south.polling_interval_s,
+    )
+    return Control(status, Assigner(database, mirrors, ground.now), tokens, mirrors)
+
+
+@dataclass(frozen=True, slots=True)
+class _StoreSize:
+    """How full the store is: complete content, and what the partly filled files really take."""
+
+    store: Store
+    quota_bytes: int
+
+    async def state(self) -> StoreState:
+        return await asyncio.to_thread(self._measure)
+
+    def _measure(self) -> StoreState:
+        partial = [file.stat().st_blocks * 512 for file in self.store.layout.sparse.iterdir() if file.is_file()]
+        used = sum(held.size_bytes for held in self.store.held()) + sum(partial)
+        return StoreState(used, self.store.free_bytes(), self.quota_bytes)
+
+
+async def _shown(mirrors: Mirrors) -> None:
+    """Wait until what is on disk is shown, so that nodes find it at once; a very large store is read on meanwhile."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_PATIENCE_S):
+            await mirrors.restored.wait()
+
+
+@asynccontextmanager
+async def _running(runner: web.AppRunner) -> AsyncGenerator[web.AppRunner]:
+    await runner.setup()
+    try:
+        yield runner
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def _operators(ground: Ground, control: Control) -> AsyncGenerator[None]:
+    section = ground.config.control
+    allowed = allowed_peers(section.allowed_uids, section.allowed_gids)
+    runner = web.AppRunner(control_application(control, allowed), access_log=None, shutdown_timeout=_OPERATORS_SHUTDOWN_S)
+    async with _running(runner):
+        await listen_for_operators(runner, section.socket, allowed, ground.disk)
+        yield
+
+
+@asynccontextmanager
+async def _background() -> AsyncGenerator[Callable[[Coroutine[object, object, object], str], None]]:
+    """Tasks that last as long as the block; one that ends by itself ends the block with its error."""
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+
+            def begin(work: Coroutine[object, object, object], name: str) -> None:
+                tasks.append(group.create_task(_endless(work, name), name=name))
+
+            try:
+                yield begin
+            finally:
+                for task in tasks:
+                    task.cancel()
+    except BaseExceptionGroup as error:
+        raise error.exceptions[0] from error
+
+
+async def _endless(work: Coroutine[object, object, object], name: str) -> None:
+    await work
+    raise StateError(f"the gateway's {name} work ended by itself")

@@ -1,0 +1,109 @@
+"""The gateway's answers for people: tables that set what runs beside what is wanted."""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from pydantic import TypeAdapter
+
+from gateway.cli.show import size
+from gateway.control.messages import AssignmentState
+from gateway.fleet.catalogue import RepositoryState
+from gateway.status import GatewayState, NodeState
+
+_Reply = TypeVar("_Reply")
+
+
+def as_values(reply: TypeAdapter[_Reply], value: _Reply) -> object:
+    """A message of the gateway as JSON values."""
+    return json.loads(reply.dump_json(value))
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Columns as wide as their content, two blanks apart. What nodes said is printed without their control characters."""
+    lines = [tuple(heads), *(tuple(map(_printable, row)) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def show_status(state: GatewayState) -> str:
+    """Everything about the gateway."""
+    store = state.store
+    quota = f", quota {size(store.quota_bytes)}" if store.quota_bytes else ""
+    lines = [
+        f"{state.name}, release {state.version}, running for {duration(state.now - state.started)}",
+        f"store: {size(store.used_bytes)} used, {size(store.free_bytes)} free{quota}",
+        "",
+        show_repositories(state.repositories, state.now),
+        "",
+        show_nodes(state.nodes, state.now),
+    ]
+    return "\n".join(lines)
+
+
+def show_repositories(repositories: Sequence[RepositoryState], now: datetime) -> str:
+    """One line per repository."""
+    rows = [
+        (
+            each.name,
+            str(each.targets),
+            ", ".join(f"{role} {number}" for role, number in each.versions.items()),
+            f"STALE: {', '.join(each.stale)}" if each.stale else "fresh" if each.refreshed else "unknown",
+            _ago(each.refreshed, now),
+            f"{each.problem} ({each.code})" if each.problem else "",
+        )
+        for each in repositories
+    ]
+    return table(("REPOSITORY", "TARGETS", "VERSIONS", "STATE", "REFRESHED", "PROBLEM"), rows)
+
+
+def show_nodes(nodes: Sequence[NodeState], now: datetime) -> str:
+    """One line per node: what runs, and beside it what is wanted."""
+    rows = [
+        (
+            node.id,
+            node.hardware or "unknown",
+            node.running.version or "unknown",
+            node.running.slot or "-",
+            "-" if node.wanted is None else node.wanted.version or node.wanted.path,
+            _progress(node),
+            _ago(node.last_seen, now) + (" (late)" if node.late else ""),
+        )
+        for node in nodes
+    ]
+    return table(("NODE", "HARDWARE", "RUNS", "SLOT", "WANTED", "STATE", "SEEN"), rows)
+
+
+def show_assignments(assignments: Sequence[AssignmentState]) -> str:
+    """One line per node that was meant."""
+    rows = [
+        (each.node, each.verdict, str(each.action or "-"), f"{each.repository}/{each.path}", each.version) for each in assignments
+    ]
+    return table(("NODE", "ORDER", "ACTION", "TARGET", "VERSION"), rows)
+
+
+def duration(span: timedelta) -> str:
+    """The two largest units of a time span: `2 d 3 h`, `4 min 5 s`."""
+    left = max(0, int(span.total_seconds()))
+    parts: list[tuple[int, str]] = []
+    for seconds, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        count, left = divmod(left, seconds)
+        parts.append((count, unit))
+    first = next((number for number, (count, _) in enumerate(parts) if count), len(parts) - 1)
+    return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2])
+
+
+def _printable(text: str) -> str:
+    return "".join(each if each.isprintable() else "?" for each in text)
+
+
+def _progress(node: NodeState) -> str:
+    if node.wanted is None:
+        return "-"
+    ended = node.wanted.outcome
+    return f"{ended or node.wanted.state} ({node.wanted.code})" if node.wanted.code else ended or node.wanted.state
+
+
+def _ago(moment: datetime | None, now: datetime) -> str:
+    return "never" if moment is None else f"{duration(now - moment)} ago"
