@@ -70,12 +70,12 @@ class Discovery:
                     yield url
 
     def _failure(self, last: WireError | None, tried: int) -> WireError:
-        where = self._search.url or f"on {', '.join(self._search.interfaces)}"
+        where = f"at {self._search.url}" if self._search.url else f"on {', '.join(self._search.interfaces)}"
         if isinstance(last, PeerIdentityError):
             return PeerIdentityError(
-                f"no gateway of this site answers at {where}: {tried} tried, the last refused because {last}"
+                f"no gateway of this site answers {where}: {tried} tried, the last refused because {last}"
             )
-        return UnreachableError(f"no gateway answers at {where}: {tried} tried" + (f", the last: {last}" if last else ""))
+        return UnreachableError(f"no gateway answers {where}: {tried} tried" + (f", the last: {last}" if last else ""))
 
     def _recall(self) -> str:
         try:
