@@ -37,7 +37,8 @@ from tests.builders.keys import NOW
 from tests.builders.repository import RepositoryBuilder
 from tests.contract import devices
 from tests.contract.boards import Board
-from tests.replay import _ROOT, Model, Recorder
+from tests.disk_model import ROOT, Model
+from tests.replay import Recorder
 from update.bundle.verified import VerifiedBundle
 from update.digest import digest_of
 from update.durable import Disk, Operation
@@ -177,7 +178,7 @@ class World:
         for step in trace.steps:
             model.apply(step)
         shutil.rmtree(self.folder)
-        _materialise(model, _ROOT, self.folder)
+        _materialise(model, ROOT, self.folder)
 
     def running_version(self) -> int | None:
         """What the running slot holds; None would be a broken device."""

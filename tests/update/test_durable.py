@@ -93,37 +93,32 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def crash(tmp_path: Path) -> Path:
-    return tmp_path / "crash"
-
-
 # Every user shows two things: no crash is seen by the reader, and without any one of its syncs some crash is.
 
 
-def test_a_replaced_file_is_old_or_new_after_every_crash_and_needs_each_sync(root: Path, crash: Path) -> None:
+def test_a_replaced_file_is_old_or_new_after_every_crash_and_needs_each_sync(root: Path) -> None:
     recorder = Recorder(root)
     replaced(root, disk=Disk(recorder), recorder=recorder)
 
     def verify(trace: Trace) -> int:
-        return assert_old_or_new(trace, text_of("value"), REPLACED, into=crash)
+        return assert_old_or_new(trace, text_of("value"), REPLACED)
 
     assert verify(recorder.trace()) > 20
     assert needless_syncs(recorder.trace(), verify) == []
 
 
-def test_appended_records_that_were_promised_survive_every_crash_and_need_each_sync(root: Path, crash: Path) -> None:
+def test_appended_records_that_were_promised_survive_every_crash_and_need_each_sync(root: Path) -> None:
     recorder = Recorder(root)
     values = appended(root, Disk(recorder), recorder)
 
     def verify(trace: Trace) -> int:
-        return assert_old_or_new(trace, records_of, values, into=crash)
+        return assert_old_or_new(trace, records_of, values)
 
     assert verify(recorder.trace()) > 10
     assert needless_syncs(recorder.trace(), verify) == []
 
 
-def test_two_copies_written_in_place_never_lose_both_and_need_each_sync(root: Path, crash: Path) -> None:
+def test_two_copies_written_in_place_never_lose_both_and_need_each_sync(root: Path) -> None:
     recorder = Recorder(root)
     values = copied(root, Disk(recorder), recorder)
 
@@ -131,13 +126,13 @@ def test_two_copies_written_in_place_never_lose_both_and_need_each_sync(root: Pa
         return TwoCopies(Disk(), folder).read()
 
     def verify(trace: Trace) -> int:
-        return assert_old_or_new(trace, read, values, into=crash)
+        return assert_old_or_new(trace, read, values)
 
     assert verify(recorder.trace()) > 20
     assert needless_syncs(recorder.trace(), verify) == []
 
 
-def test_a_published_file_is_whole_under_one_name_after_every_crash_and_needs_each_sync(root: Path, crash: Path) -> None:
+def test_a_published_file_is_whole_under_one_name_after_every_crash_and_needs_each_sync(root: Path) -> None:
     recorder = Recorder(root)
     disk = Disk(recorder)
     for name in ("staging", "targets/deep"):
@@ -158,13 +153,13 @@ def test_a_published_file_is_whole_under_one_name_after_every_crash_and_needs_ea
         assert state.marks < 3 or (final.exists() and not staged.exists())
 
     def verify(trace: Trace) -> int:
-        return assert_every_crash(trace, check, into=crash)
+        return assert_every_crash(trace, check)
 
     assert verify(recorder.trace()) > 10
     assert needless_syncs(recorder.trace(), verify) == []
 
 
-def test_several_files_are_each_old_or_new_and_need_each_sync(root: Path, crash: Path) -> None:
+def test_several_files_are_each_old_or_new_and_need_each_sync(root: Path) -> None:
     recorder = Recorder(root)
     disk = Disk(recorder)
     values: list[list[bytes | None]] = [[None, None], [b"a1", b"b1"], [b"a two", b"b two"]]
@@ -177,13 +172,13 @@ def test_several_files_are_each_old_or_new_and_need_each_sync(root: Path, crash:
             assert text_of(name)(folder) in [value[position] for value in values[state.marks : state.marks + 1 + state.busy]]
 
     def verify(trace: Trace) -> int:
-        return assert_every_crash(trace, check, into=crash)
+        return assert_every_crash(trace, check)
 
     assert verify(recorder.trace()) > 20
     assert needless_syncs(recorder.trace(), verify) == []
 
 
-def test_a_removed_file_stays_removed_and_needs_its_sync(root: Path, crash: Path) -> None:
+def test_a_removed_file_stays_removed_and_needs_its_sync(root: Path) -> None:
     (root / "value").write_bytes(b"here")
     recorder = Recorder(root)
     recorder.mark()
@@ -191,7 +186,7 @@ def test_a_removed_file_stays_removed_and_needs_its_sync(root: Path, crash: Path
     recorder.mark()
 
     def verify(trace: Trace) -> int:
-        return assert_old_or_new(trace, text_of("value"), [b"here", b"here", None], into=crash)
+        return assert_old_or_new(trace, text_of("value"), [b"here", b"here", None])
 
     assert verify(recorder.trace()) >= 3
     assert needless_syncs(recorder.trace(), verify) == []
@@ -220,7 +215,7 @@ def rerun_after_kills(root: Path, run: Callable[[Disk], None]) -> list[Trace]:
 
 
 @pytest.mark.parametrize("name", ["append", "make_folder", "remove", "write_file"])
-def test_what_a_killed_process_left_is_made_durable_by_the_next(name: str, tmp_path: Path, crash: Path) -> None:
+def test_what_a_killed_process_left_is_made_durable_by_the_next(name: str, tmp_path: Path) -> None:
     def run(disk: Disk) -> None:
         folder = max(tmp_path.glob("kill-*"), key=lambda path: int(path.name[5:]))
         match name:
@@ -247,7 +242,7 @@ def test_what_a_killed_process_left_is_made_durable_by_the_next(name: str, tmp_p
     traces = rerun_after_kills(tmp_path, run)
     assert len(traces) >= 3
     for trace in traces:
-        assert_every_crash(trace, check, into=crash)
+        assert_every_crash(trace, check)
 
 
 # The model itself: what it takes for the living state is what the real disk shows.
@@ -325,7 +320,7 @@ def test_any_sequence_of_replacements_is_old_or_new(
     for value in values:
         disk.write_file(root / "value", value)
         recorder.mark()
-    assert_old_or_new(recorder.trace(), text_of("value"), [None, *values], into=base / "crash", limit=40, seed=seed)
+    assert_old_or_new(recorder.trace(), text_of("value"), [None, *values], limit=40, seed=seed)
 
 
 def test_the_model_loses_tears_and_reorders_unsynced_data(root: Path) -> None:

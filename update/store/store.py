@@ -37,7 +37,8 @@ UNREADABLE = "unreadable pin"
 
 _MAX_REASON_CHARACTERS = 200
 _TIMESTAMP = "timestamp.json"
-_METADATA_NAME = re.compile(r"[A-Za-z0-9_%~-][A-Za-z0-9._%~-]{0,234}\.json", re.ASCII)
+_MAX_NAME_BYTES = 240  # and room for what `write_file` adds
+_METADATA_NAME = re.compile(r"[^./\x00-\x1f\x7f\ud800-\udfff][^/\x00-\x1f\x7f\ud800-\udfff]*\.json")
 _CONTENT_NAME = re.compile(r"([0-9a-f]{64})\..+", re.ASCII)
 _STAGED_NAME = re.compile(r"([0-9a-f]{64})\.part", re.ASCII)
 
@@ -109,13 +110,13 @@ class Store:
         return replace(known, info=info)
 
     def publish_metadata(self, repository: str, files: Sequence[tuple[str, bytes]]) -> None:
-        """Mirror metadata files (name on the wire, bytes) in the order given, the timestamp last whatever its place.
+        """Mirror metadata files (file name, bytes) in the order given, the timestamp last whatever its place.
 
         `MetadataError` for a name that is no plain file name; nothing is written then.
         """
         for name, _ in files:
-            if not _METADATA_NAME.fullmatch(name):
-                raise MetadataError(f"metadata file name {name[:120]!r} is refused: letters, digits and '._%~-' and '.json'")
+            if not _METADATA_NAME.fullmatch(name) or len(name.encode()) > _MAX_NAME_BYTES:
+                raise MetadataError(f"metadata file name {name[:120]!r} is refused: it is no plain file name that ends in .json")
         folder = self.layout.metadata(repository)
         self._disk.make_folder(folder)
         changed = [(name, data) for name, data in files if not _holds(folder / name, data)]

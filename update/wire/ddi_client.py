@@ -129,7 +129,7 @@ class DdiClient:
         """Rule 1."""
         address, inside = parse_url(link.href), parse_url(f"{self._base}/{resource}/")
         action = address.raw_path.removeprefix(inside.raw_path)
-        if address.origin() != inside.origin() or action == address.raw_path or address.user is not None:
+        if address.origin() != inside.origin() or address.user is not None:
             raise ProtocolError(f"the server links {link.href[:200]!r}, which is not below {inside}")
         parse_action_id(action)
         return str(address)

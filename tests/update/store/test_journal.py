@@ -125,9 +125,7 @@ def test_every_crash_leaves_the_old_or_the_new_object_and_each_sync_is_needed(tm
         return Journal(Disk(), folder / "journal").read()
 
     def verify(trace: Trace) -> int:
-        return assert_old_or_new(
-            trace, lambda folder: Journal(Disk(), folder / "journal").read(), values, into=tmp_path / "crash"
-        )
+        return assert_old_or_new(trace, lambda folder: Journal(Disk(), folder / "journal").read(), values)
 
     assert verify(recorder.trace()) > 20
     assert needless_syncs(recorder.trace(), verify) == []

@@ -96,7 +96,7 @@ def test_an_interrupted_start_is_continued_and_each_sync_is_needed(tmp_path: Pat
         open_layout(Disk(), folder)
 
     def verify(trace: Trace) -> int:
-        return assert_every_crash(trace, check, into=tmp_path / "crash")
+        return assert_every_crash(trace, check)
 
     assert verify(recorder.trace()) > 10
     folders = "sync-folder ."  # of several new folders in one parent only the last sync counts in the end

@@ -74,7 +74,7 @@ def test_every_crash_leaves_a_beginning_of_the_content_at_least_as_long_as_promi
         assert len(found) >= 4 * state.marks
 
     def verify(trace: Trace) -> int:
-        return assert_every_crash(trace, check, into=tmp_path / "crash")
+        return assert_every_crash(trace, check)
 
     assert verify(recorder.trace()) > 20
     assert needless_syncs(recorder.trace(), verify) == []
@@ -101,7 +101,7 @@ def test_beginning_again_never_mixes_two_contents_and_each_sync_is_needed(root: 
         assert len(found) >= [0, 0, 2, len(THIRD)][state.marks]
 
     def verify(trace: Trace) -> int:
-        return assert_every_crash(trace, check, into=tmp_path / "crash")
+        return assert_every_crash(trace, check)
 
     assert verify(recorder.trace()) > 20
     assert needless_syncs(recorder.trace(), verify) == []
@@ -119,7 +119,7 @@ def test_a_record_without_its_file_vouches_for_nothing_written_later(root: Path,
     def check(folder: Path, _state: CrashState) -> None:
         assert NEW.startswith(content(folder))
 
-    assert assert_every_crash(recorder.trace(), check, into=tmp_path / "crash") > 5
+    assert assert_every_crash(recorder.trace(), check) > 5
 
 
 def test_a_process_killed_anywhere_is_continued_by_the_next_and_a_power_cut_later_is_harmless(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_process_killed_anywhere_is_continued_by_the_next_and_a_power_cut_late
         except Killed:
             run(folder, Disk(recorder))
             recorder.mark()
-            assert_every_crash(recorder.trace(), check, into=tmp_path / "crash", limit=40)
+            assert_every_crash(recorder.trace(), check, limit=40)
         else:
             assert count > 10
             return
