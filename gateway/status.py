@@ -5,13 +5,13 @@ is `late` when it missed three of its polls.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from gateway.database.engine import Database
-from gateway.database.queries import actions, nodes
-from gateway.database.records import Action, Node, Running
+from gateway.database.queries import actions, nodes, reports
+from gateway.database.records import Action, Node, ReportRecord, Running
 from gateway.fleet.catalogue import Repositories, RepositoryState
 
 _MISSED_POLLS = 3
@@ -36,7 +36,10 @@ class StoreSize(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the newest action of a node wants, and how that stands; `outcome` empty while it is under way."""
+    """What the newest action of a node wants, and how that stands; `outcome` empty while it is under way.
+
+    `report` is what the node's agent last told about it: its slot, bytes downloaded and reused, and so on.
+    """
 
     action: int
     repository: str
@@ -48,6 +51,7 @@ class Wanted:
     outcome: str
     code: str
     message: str
+    report: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +122,17 @@ class Status:
         """The state of every node, by name, from one consistent view of the database."""
         async with self._database.reading() as transaction:
             everyone, newest = await nodes.everyone(transaction), await actions.latest(transaction)
-        return tuple(self._node(node, newest.get(node.id)) for node in everyone)
+            told = await reports.latest(transaction)
+        return tuple(self._node(node, newest.get(node.id), told) for node in everyone)
 
-    def _node(self, node: Node, action: Action | None) -> NodeState:
+    def _node(self, node: Node, action: Action | None, told: Mapping[int, ReportRecord]) -> NodeState:
         return NodeState(
             id=node.id,
             kind=node.kind,
             assigner=node.assigner,
             hardware="" if node.hardware is None else str(node.hardware),
             running=node.running,
-            wanted=None if action is None else _wanted(action),
+            wanted=None if action is None else _wanted(action, told.get(action.id)),
             attributes=node.attributes,
             first_seen=node.first_seen,
             last_seen=node.last_seen,
@@ -135,7 +140,7 @@ class Status:
         )
 
 
-def _wanted(action: Action) -> Wanted:
+def _wanted(action: Action, told: ReportRecord | None) -> Wanted:
     return Wanted(
         action=action.id,
         repository=action.release.repository,
@@ -147,4 +152,5 @@ def _wanted(action: Action) -> Wanted:
         outcome="" if action.end is None else action.end.outcome,
         code="" if action.end is None else action.end.code,
         message="" if action.end is None else action.end.message,
+        report={} if told is None or told.body is None else told.body,
     )

@@ -18,7 +18,7 @@ from gateway.database.queries import actions, nodes, reports
 from gateway.database.records import Action, ActionOutcome, ActionState, ClientKind, End, Node, ReportRecord, Running
 from update.digest import Digest
 from update.errors import ForbiddenError, NotFoundError, ProtocolError
-from update.wire.attributes import read_facts
+from update.wire.attributes import MAX_SLOT_CHARACTERS, read_facts
 from update.wire.ddi import Execution, Finished, Mode
 
 MAX_ATTRIBUTES = 100
@@ -168,7 +168,8 @@ class Progress:
         message = told.message or (told.details[-1] if told.details else "")
         await actions.close(transaction, action.id, End(self._now(), outcome, told.code, message))
         if outcome is ActionOutcome.SUCCESS:
-            await nodes.ran(transaction, action.node, action.release)
+            slot = str((told.body or {}).get("slot", ""))[:MAX_SLOT_CHARACTERS]
+            await nodes.ran(transaction, action.node, action.release, slot=slot)
         else:
             await nodes.ask_attributes(transaction, action.node)
 

@@ -65,10 +65,10 @@ async def describe(
     )
 
 
-async def ran(transaction: Transaction, node: str, release: Release) -> None:
-    """Note what a node has confirmed to run; its slot comes with its attributes, which it is asked for."""
-    values = {"running_version": release.version, "running_sha256": release.sha256, "attributes_wanted": True}
-    await _change(transaction, node, **values)
+async def ran(transaction: Transaction, node: str, release: Release, *, slot: str) -> None:
+    """Note what a node has confirmed to run, and where; it is asked for its attributes, which say the rest."""
+    values = {"running_version": release.version, "running_sha256": release.sha256, "slot": slot}
+    await _change(transaction, node, **values, attributes_wanted=True)
 
 
 async def ask_attributes(transaction: Transaction, node: str) -> None:

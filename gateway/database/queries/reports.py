@@ -1,10 +1,12 @@
 """Reports: what nodes said about their actions, each kept once however often it was sent."""
 
+from collections.abc import Mapping
+
 from sqlalchemy import Row, func, insert, select
 
 from gateway.database.engine import Transaction
 from gateway.database.records import ReportRecord
-from gateway.database.tables import as_utc
+from gateway.database.tables import actions, as_utc
 from gateway.database.tables import reports as table
 
 
@@ -42,6 +44,14 @@ async def of_action(transaction: Transaction, action: int) -> tuple[ReportRecord
     """The reports about an action in the order in which they came."""
     statement = select(table).where(table.c.action == action).order_by(table.c.id)
     return tuple(_record(row) for row in await transaction.execute(statement))
+
+
+async def latest(transaction: Transaction) -> Mapping[int, ReportRecord]:
+    """The newest report with figures of our own agent about the newest action of every node, by action."""
+    current = select(func.max(actions.c.id)).group_by(actions.c.node)
+    newest = select(func.max(table.c.id)).where(table.c.body.is_not(None), table.c.action.in_(current)).group_by(table.c.action)
+    rows = await transaction.execute(select(table).where(table.c.id.in_(newest)))
+    return {row.action: _record(row) for row in rows}
 
 
 def _record(row: Row[tuple[object, ...]]) -> ReportRecord:

@@ -2,6 +2,7 @@ import asyncio
 import os
 import socket as sockets
 import tempfile
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from gateway.database.engine import Database
 from gateway.database.queries import actions
 from gateway.edge import MAX_BODY_BYTES
 from gateway.fleet.nodes import Assigner, Verdict
+from gateway.fleet.progress import Progress, Told
 from gateway.fleet.tokens import Tokens
 from gateway.status import Status, StoreState
 from tests.builders.fleet import Clock, Shelf, register
@@ -30,6 +32,7 @@ from update.errors import (
     UnknownTargetError,
     UnreachableError,
 )
+from update.wire.ddi import Execution, Finished
 
 NOBODY = 65534
 
@@ -89,6 +92,18 @@ async def test_status_shows_what_runs_and_what_is_wanted(client: ControlClient, 
     assert (first.wanted.version, first.wanted.state, first.wanted.reason, first.wanted.outcome) == ("1.2", "open", "try it", "")
     assert second.wanted is None
     assert await client.nodes() == state.nodes
+
+
+async def test_the_last_figures_of_the_node_stand_beside_what_is_wanted(
+    client: ControlClient, database: Database, clock: Clock
+) -> None:
+    await register(database, clock, "n1")
+    (made,) = await client.assign(messages.AssignRequest(release="1.2", nodes=None))
+    told = Told(str(uuid.uuid4()), Execution.PROCEEDING, Finished.NONE, body={"downloaded_bytes": 7})
+    await Progress(database, clock).feedback("n1", made.action, told)
+    (node,) = await client.nodes()
+    assert node.wanted is not None
+    assert node.wanted.report == {"downloaded_bytes": 7}
 
 
 async def test_a_node_that_missed_three_polls_is_late(client: ControlClient, database: Database, clock: Clock) -> None:

@@ -149,6 +149,23 @@ async def test_a_report_sent_twice_is_kept_once(database: Database) -> None:
         assert await reports.count(transaction, action.id + 1) == 0
 
 
+async def test_the_newest_figures_are_those_about_the_newest_action(database: Database) -> None:
+    await add_node(database)
+    async with database.writing() as transaction:
+        old, new = await add_action(transaction), await add_action(transaction)
+
+        async def tell(action: Action, name: str, body: dict[str, object] | None) -> ReportRecord:
+            report = ReportRecord(action.id, "n1", name, 1, NOW, "proceeding", "none", (), body)
+            assert await reports.add(transaction, report)
+            return report
+
+        await tell(new, "a", {"slot": "a"})
+        newest = await tell(new, "b", {"slot": "b"})
+        await tell(new, "c", None)
+        await tell(old, "d", {"slot": "d"})
+        assert await reports.latest(transaction) == {new.id: newest}
+
+
 async def test_a_token_is_spent_once_in_time_by_the_node_it_is_for(database: Database) -> None:
     late = NOW + timedelta(hours=1)
     async with database.writing() as transaction:

@@ -1,5 +1,6 @@
 import uuid
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -208,6 +209,12 @@ async def test_a_success_says_what_runs_and_asks_for_the_rest(database: Database
     node = (await progress.contact("n1", PRINT)).node
     assert (node.running.version, node.running.sha256) == ("1.2", bundle("1.2", "board:1").sha256)
     assert node.attributes_wanted
+
+
+async def test_the_slot_comes_with_the_report_of_success(progress: Progress, ordered: Ordering) -> None:
+    action = await ordered()
+    await progress.feedback("n1", action.id, replace(told("closed", "success"), body={"slot": "b" * 100}))
+    assert (await progress.contact("n1", PRINT)).node.running.slot == "b" * 64
 
 
 async def test_a_failure_changes_nothing_about_what_runs(database: Database, progress: Progress, ordered: Ordering) -> None:
