@@ -10,7 +10,7 @@ ONLY ?=
 JOBS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint system soak bench docs audit lock clean
+.PHONY: help demo test lint system soak bench docs reference audit lock clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -48,6 +48,9 @@ bench: $(STAMP) ## side by side with the real peers, JSON in build/bench (ONLY=f
 
 docs: $(STAMP) ## the documentation, warnings are errors, in build/docs
 	$(BIN)/sphinx-build -W --keep-going -q docs build/docs
+
+reference: $(STAMP) ## write the drawn pages of docs/reference anew
+	$(BIN)/python -m tests.docs.pages
 
 audit: $(STAMP) ## known vulnerabilities of what is locked
 	$(BIN)/pip-audit --require-hashes --disable-pip -r locks/dev.txt
