@@ -70,7 +70,7 @@ class Factory:
             plan.id,
             environment=environment,
             command_line=folder / "cmdline",
-            agent=[str(Path(sys.executable).with_name("update")), "--config", str(folder / "node.toml"), "agent"],
+            agent=[str(Path(sys.executable).with_name("update")), "agent", "--config", str(folder / "node.toml")],
             variables={"PATH": _TOOL_PATH, "TMPDIR": str(folder)},
             log=folder / "agent.log",
         )

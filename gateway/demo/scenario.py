@@ -182,7 +182,7 @@ class Demo:
         return figures
 
     def _node_figures(self, plan: Plan, state: NodeState) -> NodeFigures:
-        report = state.wanted.report if state.wanted and state.wanted.report else {}
+        report = state.wanted.report if state.wanted else {}
         outcome = state.wanted.outcome if state.wanted else ""
         slot = state.running.slot
         return NodeFigures(
