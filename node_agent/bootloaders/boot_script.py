@@ -53,15 +53,16 @@ class Boot:
 
 
 def next_boot(environment: Mapping[str, str]) -> Boot:
-    """Decide one start. Total: any environment, however damaged, starts some slot."""
+    """Decide one start. Total: any environment, however damaged, starts some slot; without a trial nothing is written."""
     own = read_state(environment)
-    if own["upgrade_available"] == "1":
-        count = int(own["bootcount"]) + 1
-        if count > int(own["bootlimit"]):
-            own |= failed_trial(own["bootslot"])
-        else:
-            own |= {"bootcount": str(count), "ustate": UpdateState.TESTING}
-    return Boot(own["bootslot"], {**environment, **own})
+    if own["upgrade_available"] != "1":
+        return Boot(own["bootslot"], environment)
+    count = int(own["bootcount"]) + 1
+    changes = {"bootcount": str(count), "ustate": str(UpdateState.TESTING)}
+    if count > int(own["bootlimit"]):
+        changes = failed_trial(own["bootslot"])
+    after = {**environment, **own, **changes}
+    return Boot(after["bootslot"], after)
 
 
 def read_state(environment: Mapping[str, str]) -> dict[str, str]:

@@ -138,8 +138,6 @@ def test_variables_that_break_the_switch_are_refused_in_advance(board: Board, ex
 def test_no_trial_without_a_limit_that_ends_it(make_board: BoardMaker, tmp_path: Path, limit: str) -> None:
     board = make_board(tmp_path, {**FACTORY, "bootlimit": limit})
     board.power_on()
-    # The script repairs the variable at power-on; an update may come before that.
-    board.environment.write({"bootlimit": limit})
     with pytest.raises(BootloaderError, match="bootlimit"):
         board.bootloader.check("b", {})
     with pytest.raises(BootloaderError, match="bootlimit"):

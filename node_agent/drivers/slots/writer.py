@@ -130,7 +130,7 @@ class SlotWriter:
         self._records.write(self._slot.name, record)
 
     async def _run_scripts(self, plan: SlotPlan, phase: Phase) -> None:
-        paths = {f"FIELDRELAY_PART_{part.name.upper()}": str(part.path) for part in self._slot.parts}
+        paths = {f"FIELDRELAY_PART_{_shell_name(part.name)}": str(part.path) for part in self._slot.parts}
         await run_scripts(
             plan.scripts,
             phase,
@@ -243,6 +243,11 @@ def _meter(progress: Progress, total: int) -> _Advance:
         progress(done, max(done, total))
 
     return advance
+
+
+def _shell_name(name: str) -> str:
+    """A part's name as a shell can spell it in a variable."""
+    return "".join(character if character.isalnum() else "_" for character in name.upper())
 
 
 def _quiet(_size: int) -> None:

@@ -30,7 +30,7 @@ def test_the_start_after_the_last_allowed_one_returns() -> None:
 
 def test_an_empty_environment_starts_slot_a_without_a_trial() -> None:
     assert next_boot({}).slot == "a"
-    assert next_boot({}).environment == DEFAULTS
+    assert next_boot({}).environment == {}
 
 
 @given(_DAMAGED)
