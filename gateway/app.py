@@ -32,7 +32,7 @@ from gateway.north.mirrors import Mirrors
 from gateway.north.sources import Current, FolderUpstream, HttpUpstream, Upstream
 from gateway.north.upstream import Inspect, Mirror
 from gateway.south.announce import keep_announcing
-from gateway.south.content import ContentServer
+from gateway.south.content import ContentServer, Find
 from gateway.south.ddi import Ddi
 from gateway.south.enroll import Enrollment
 from gateway.south.identity import fingerprint_of, renew_certificate, site_authority
@@ -109,7 +109,7 @@ async def _run(
         stack.push_async_callback(relays.close)
         files = OpenFiles()
         stack.callback(files.close)
-        content = ContentServer(mirrors, store.find, relays, files)
+        content = ContentServer(mirrors, _find_verified(store), relays, files)
         background = await stack.enter_async_context(_background())
         if config.repository:
             background(mirrors.run(), "mirror")
@@ -258,6 +258,19 @@ def _make_inspect(section: RepositorySection, now: Now) -> Inspect:
 
 def _make_relays(ground: Ground, store: Store, mirrors: Mirrors) -> Relays:
     return Relays(store.layout.sparse, ground.disk, mirrors.ranges_of, store.publish)
+
+
+def _find_verified(store: Store) -> Find:
+    """Stored content, hashed at its first use by this process: what rotted on disk counts as missing and is fetched again."""
+
+    def find(info: TargetInfo) -> Path | None:
+        try:
+            return store.open_verified(info).file
+        except StoreError as error:
+            _LOG.debug("%s: %s", info.path, error)
+            return None
+
+    return find
 
 
 def _make_control(ground: Ground, database: Database, mirrors: Mirrors, store: Store, tokens: Tokens) -> Control:

@@ -33,9 +33,12 @@ _VALID = timedelta(days=30)
 Progress = Callable[[str], None]
 
 
-def device_of(slot: str) -> str:
+DEVICES = Path("/dev/fieldrelay")
+
+
+def device_of(slot: str, devices: Path = DEVICES) -> str:
     """The device of a slot's root file system, as the description names it."""
-    return f"/dev/fieldrelay/rootfs-{slot}"
+    return str(devices / f"rootfs-{slot}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,9 @@ class Release:
     built: Mapping[str, BuiltBundle]  # by version
 
 
-def publish_releases(images: tuple[DemoImage, ...], work: Path, disk: Disk, progress: Progress) -> Release:
+def publish_releases(
+    images: tuple[DemoImage, ...], work: Path, disk: Disk, progress: Progress, *, devices: Path = DEVICES
+) -> Release:
     """Build a bundle of every image, publish all of them below `work`/repository."""
     keys = {role: [CryptoSigner.generate_ecdsa() for _ in range(count)] for role, (count, _) in HOLDERS.items()}
     signer, anchors = _release_signer(disk, work)
@@ -59,7 +64,7 @@ def publish_releases(images: tuple[DemoImage, ...], work: Path, disk: Disk, prog
     built = {}
     for counter, image in enumerate(images, 1):
         progress(f"building and signing the bundle {image.version}")
-        spec = _write_spec(disk, work, image)
+        spec = _write_spec(disk, work, image, devices)
         built[image.version] = build_bundle(load_spec(spec), work / "bundles" / image.version, [signer], disk)
         _add(repository, built[image.version], image.version, counter)
     progress("signing the repository, two of three")
@@ -84,12 +89,12 @@ def _add(repository: PublishedRepository, built: BuiltBundle, version: str, coun
         repository.add(delta.file, delta.file.name, replace(custom, zck_header=delta.header))
 
 
-def _write_spec(disk: Disk, work: Path, image: DemoImage) -> Path:
+def _write_spec(disk: Disk, work: Path, image: DemoImage, folder: Path) -> Path:
     """SPEC.toml of one version, as a device maker would write it."""
     slots = "".join(f'[[slots]]\nset = "{key.split(",")[0]}"\nmode = "{key.split(",")[1]}"\n' for key in SLOTS.values())
     other = {"a": "b", "b": "a"}
-    devices = ", ".join(f'"{key}" = "{device_of(slot)}"' for slot, key in SLOTS.items())
-    sources = ", ".join(f'"{key}" = "{device_of(other[slot])}"' for slot, key in SLOTS.items())
+    devices = ", ".join(f'"{key}" = "{device_of(slot, folder)}"' for slot, key in SLOTS.items())
+    sources = ", ".join(f'"{key}" = "{device_of(other[slot], folder)}"' for slot, key in SLOTS.items())
     text = (
         f'[bundle]\nname = "controller"\nversion = "{image.version}"\nrepository = "{REPOSITORY}"\n'
         f'hardware = {{ board = "{BOARD}", revisions = ["{REVISION}"] }}\n{slots}'
