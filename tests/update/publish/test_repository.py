@@ -180,6 +180,25 @@ def test_what_is_signed_is_frozen_until_it_is_published_or_discarded(desk: Desk)
     assert text in (desk.metadata / "2.targets.json").read_bytes()
 
 
+def test_a_signed_root_is_frozen_too(desk: Desk) -> None:
+    desk.begin()
+    desk.repository.rotate({})
+    desk.sign("root", KEYS["root"][0])
+    with pytest.raises(StateError):
+        desk.repository.rotate({"timestamp": role_keys([STRANGER], 1)})
+    desk.repository.discard("root")
+    assert desk.repository.status().staged == ()
+
+
+def test_an_expired_root_is_not_published(desk: Desk) -> None:
+    desk.validity = Validity(root=timedelta(days=30))
+    desk.begin()
+    desk.time += timedelta(days=31)
+    with pytest.raises(ExpiredError) as caught:
+        desk.publish()
+    assert str(caught.value).startswith("root")
+
+
 def test_discarded_signatures_let_a_text_change_again(desk: Desk) -> None:
     desk.begin()
     desk.add("line/app.swu", b"one")

@@ -26,7 +26,7 @@ from update.errors import (
     UnknownTargetError,
 )
 from update.identity import Hardware
-from update.trust.floor_values import FloorValues
+from update.trust.floor_values import FloorValues, RoleVersions
 from update.trust.policy import NodePolicy, judge
 from update.trust.verified import Provenance, verify_target
 
@@ -83,6 +83,27 @@ async def test_rollback_of_the_root_is_refused_by_the_floor(device: Device, buil
     await device.repository().refresh()
     (device.trusted / "2.root.json").unlink()
     await refused(device, RollbackError, "trust.rollback", before_rotation)
+
+
+async def test_withholding_a_root_that_was_seen_is_a_rollback(device: Device, builder: RepositoryBuilder) -> None:
+    """Everything else is current: a source that hides the rotation after the device lost it brings revoked keys back."""
+    builder.rotate("targets")
+    builder.publish()
+    await device.repository().refresh()
+    (device.trusted / "2.root.json").unlink()
+    hiding = MemoryFetcher({path: data for path, data in builder.files.items() if path != "metadata/2.root.json"})
+    caught = await refused(device, RollbackError, "trust.rollback", hiding)
+    assert "leads to root version 1, 2 was already trusted" in str(caught)
+
+
+@pytest.mark.parametrize(
+    "floor",
+    [RoleVersions(timestamp=3), RoleVersions(snapshot=3), RoleVersions(targets=3)],
+    ids=["timestamp", "snapshot", "targets"],
+)
+async def test_each_version_of_the_floor_holds_alone(device: Device, floor: RoleVersions) -> None:
+    device.floor.raise_versions("plant", floor)
+    await refused(device, RollbackError, "trust.rollback")
 
 
 async def test_rollback_of_a_snapshot_under_a_new_timestamp_is_refused(device: Device, builder: RepositoryBuilder) -> None:
@@ -258,6 +279,14 @@ async def test_a_new_root_without_the_old_holders_is_refused(device: Device, bui
         builder.root.add_key(signer.public_key, "root")
     builder.root.version += 1
     builder.publish_root()
+    await refused(device, SignatureError, "trust.signature")
+
+
+async def test_a_new_root_without_its_own_holders_is_refused(device: Device, builder: RepositoryBuilder) -> None:
+    old = builder.signers["root"]
+    builder.rotate("root")
+    builder.signers["root"] = []
+    builder.publish_root(also=old)
     await refused(device, SignatureError, "trust.signature")
 
 

@@ -273,6 +273,18 @@ async def test_a_terminating_delegation_ends_the_search(device: Device, builder:
         await repository.find("a/y.swu")
 
 
+async def test_a_terminating_delegation_ends_the_search_of_those_above_too(device: Device, builder: RepositoryBuilder) -> None:
+    builder.delegate("first", ["a/*"], terminating=False)
+    builder.delegate("below", ["a/*"], terminating=True, by="first")
+    builder.delegate("second", ["a/*"], terminating=False)
+    builder.add_target("a/y.swu", b"second", role="second")
+    builder.publish()
+    repository = device.repository()
+    await repository.refresh()
+    with pytest.raises(UnknownTargetError):
+        await repository.find("a/y.swu")
+
+
 async def test_a_search_is_bounded(device: Device, builder: RepositoryBuilder) -> None:
     for number in range(rules.MAX_DELEGATIONS + 5):
         builder.delegate(f"role{number}", ["a/*"], terminating=False)

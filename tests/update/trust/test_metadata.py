@@ -183,7 +183,7 @@ def test_flipped_bytes_raise_only_named_refusals(role: str) -> None:
         mutated = bytearray(FILES[role])
         for _ in range(seeded.randint(1, 4)):
             mutated[seeded.randrange(len(mutated))] = seeded.randrange(256)
-        accepted += not only_named_refusals(accept, role, bytes(mutated))
+        accepted += not only_named_refusals(accept, role, bytes(mutated)) and mutated != FILES[role]
         only_named_refusals(explore, role, bytes(mutated))
     assert accepted < (40 if role in {"timestamp", "root"} else 1)  # a hash pins the others; white space is not signed
 
