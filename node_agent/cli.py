@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one sub-command; the exit status."""
     as_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
     try:
-        options = _parser().parse_args(arguments)
+        options = _parser().parse_args(arguments, argparse.Namespace(config=DEFAULT_CONFIG, json=False, no_progress=False))
         answer = asyncio.run(_run(options))
     except FieldrelayError as error:
         _fail(error, as_json=as_json)
@@ -92,7 +92,6 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON object on stdout")
     common.add_argument("--no-progress", action="store_true", default=argparse.SUPPRESS, help="no progress on stderr")
     parser = _Parser(prog="update", description="Update this node.", parents=[common])
-    parser.set_defaults(config=DEFAULT_CONFIG, json=False, no_progress=False)
     parser.add_argument("--now", action="store_true", help="look for an update now")
     parser.add_argument("--exit-code", action="store_true", help=f"status {verbs.NOTHING_STATUS} if there is nothing to do")
     sub = parser.add_subparsers(dest="verb", metavar="")

@@ -72,9 +72,7 @@ class Discovery:
     def _failure(self, last: WireError | None, tried: int) -> WireError:
         where = f"at {self._search.url}" if self._search.url else f"on {', '.join(self._search.interfaces)}"
         if isinstance(last, PeerIdentityError):
-            return PeerIdentityError(
-                f"no gateway of this site answers {where}: {tried} tried, the last refused because {last}"
-            )
+            return PeerIdentityError(f"no gateway of this site answers {where}: {tried} tried, the last refused because {last}")
         return UnreachableError(f"no gateway answers {where}: {tried} tried" + (f", the last: {last}" if last else ""))
 
     def _recall(self) -> str:

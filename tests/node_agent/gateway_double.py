@@ -1,5 +1,6 @@
 """A gateway in one process: TLS, enrolment, one repository, DDI for one node. It does what it is told, and counts."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ class Gateway:
     feedback: list[Feedback] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     zck: dict[str, Path] = field(default_factory=dict)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
     port: int = 0
 
     @property
@@ -120,4 +122,5 @@ class Gateway:
         self.feedback.append(told)
         if told.fieldrelay and told.fieldrelay.outcome:
             self.order = self.cancel = None
+            self.ended.set()
         return web.Response()
