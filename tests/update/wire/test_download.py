@@ -1,6 +1,7 @@
 """Downloads over lines that break and from servers that lie: the right bytes or a named error, never one byte too many."""
 
 import asyncio
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -334,6 +335,45 @@ async def test_a_cancelled_download_keeps_what_arrived_and_the_next_process_cont
             transfer = await download(client, server.url, sink, length=len(CONTENT), retry=quick())
         assert transfer.resumed_at == kept
     assert digest_of((tmp_path / "x.part").read_bytes()) == digest_of(CONTENT)
+
+
+async def test_progress_is_made_durable_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("update.wire.download._BLOCK_BYTES", 1000)
+    monkeypatch.setattr("update.wire.download._STEP_BYTES", 50_000)
+    synced: list[int] = []
+
+    class Stepping(Memory):
+        def sync(self) -> None:
+            synced.append(self.size())
+
+    sink = Stepping(bytearray())
+    async with serve(honest) as server, session() as client:
+        await download(client, server.url, sink, length=len(CONTENT), retry=quick())
+    assert sink.data == CONTENT
+    assert len(synced) > 2
+    assert synced == sorted(synced)
+
+
+async def test_a_cancelled_download_ends_only_when_nobody_writes_any_more() -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    class Blocking(Memory):
+        def write_at(self, offset: int, data: bytes | memoryview) -> None:
+            begun.set()
+            go.wait(30)
+            self.data[offset : offset + len(data)] = data
+
+    sink = Blocking(bytearray())
+    async with serve(honest) as server, session() as client:
+        task = asyncio.ensure_future(download(client, server.url, sink, length=len(CONTENT), retry=quick()))
+        await asyncio.to_thread(begun.wait, 30)
+        task.cancel()
+        await asyncio.sleep(0)
+        assert not task.done()
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert sink.synced == len(sink.data) > 0
 
 
 MOODS = st.sampled_from(["honest", "whole", "cut", "short", "wrong start", "wrong total", "416", "503", "no length", "longer"])
