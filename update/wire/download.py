@@ -183,8 +183,8 @@ class _Download:
                     raise EndlessDataError(f"{self._url} sends more than the {end - position} bytes that fit here")
                 block += piece
                 if len(block) >= _BLOCK_BYTES:
+                    unsynced += len(block)
                     position = await self._flush(position, block)
-                    unsynced += _BLOCK_BYTES
                 if unsynced >= _STEP_BYTES:
                     await _in_thread(self._sink.sync)
                     unsynced = 0

@@ -346,11 +346,23 @@ async def test_progress_is_made_durable_in_steps(monkeypatch: pytest.MonkeyPatch
         def sync(self) -> None:
             synced.append(self.size())
 
+    written = asyncio.Event()
+
+    async def in_two(_asked: Asked, writer: asyncio.StreamWriter) -> None:
+        reply(writer, 200, CONTENT[:60_000], announce=len(CONTENT))
+        await written.wait()
+        writer.write(CONTENT[60_000:])
+        await writer.drain()
+
+    def progress(position: int) -> None:
+        if position >= 50_000:
+            written.set()
+
     sink = Stepping(bytearray())
-    async with serve(honest) as server, session() as client:
-        await download(client, server.url, sink, length=len(CONTENT), retry=quick())
+    async with serve(in_two) as server, session() as client:
+        await download(client, server.url, sink, length=len(CONTENT), retry=quick(), progress=progress)
     assert sink.data == CONTENT
-    assert len(synced) > 2
+    assert 50_000 <= synced[0] <= 60_000
     assert synced == sorted(synced)
 
 
