@@ -29,6 +29,7 @@ from gateway.fleet.nodes import Assigner
 from gateway.fleet.progress import Progress
 from gateway.fleet.tokens import Tokens
 from gateway.north.mirrors import Mirrors
+from gateway.north.room import Room
 from gateway.north.sources import Current, FolderUpstream, HttpUpstream, Upstream
 from gateway.north.upstream import Inspect, Mirror
 from gateway.south.announce import keep_announcing
@@ -102,10 +103,12 @@ async def _run(
     config = ground.config
     authority, tls = _make_identity(ground)
     store = await asyncio.to_thread(Store, ground.disk, ground.folder.store)
-    mirrors = _make_mirrors(ground, store, session)
+    section = config.store
+    room = Room(store, quota_bytes=section.quota_bytes, reserve_bytes=section.reserve_bytes)
+    mirrors = _make_mirrors(ground, room, session)
     tokens = Tokens(database, ground.now)
     async with AsyncExitStack() as stack:
-        relays = _make_relays(ground, store, mirrors)
+        relays = Relays(store.layout.sparse, ground.disk, mirrors.ranges_of, store.publish, room.admit)
         stack.push_async_callback(relays.close)
         files = OpenFiles()
         stack.callback(files.close)
@@ -126,7 +129,7 @@ async def _run(
             fingerprint = fingerprint_of(authority)
             announcing = keep_announcing(config.gateway.name, port, config.south.interfaces, fingerprint=fingerprint)
             background(announcing, "announcement")
-        control = _make_control(ground, database, mirrors, store, tokens)
+        control = _make_control(ground, database, mirrors, room, tokens)
         await stack.enter_async_context(_operators(ground, control))
         ready(Listening(port))
         await stop.wait()
@@ -205,22 +208,20 @@ async def _keep_certificate(ground: Ground, authority: SiteAuthority, tls: ssl.S
             _LOG.error("the gateway's certificate is due and cannot be renewed: %s (%s)", error, error.code)
 
 
-def _make_mirrors(ground: Ground, store: Store, session: aiohttp.ClientSession) -> Mirrors:
+def _make_mirrors(ground: Ground, room: Room, session: aiohttp.ClientSession) -> Mirrors:
     floor = Floor(ground.disk, ground.folder.floor)
     floor.load()
     sections = ground.config.repository
-    mirrors = [_make_mirror(ground, section, store, floor, session) for section in sections]
+    mirrors = [_make_mirror(ground, section, room, floor, session) for section in sections]
     return Mirrors(mirrors, {section.name: section.poll_interval_s for section in sections})
 
 
-def _make_mirror(
-    ground: Ground, section: RepositorySection, store: Store, floor: Floor, session: aiohttp.ClientSession
-) -> Mirror:
+def _make_mirror(ground: Ground, section: RepositorySection, room: Room, floor: Floor, session: aiohttp.ClientSession) -> Mirror:
     upstreams = [_make_upstream(place, session) for place in section.upstreams]
     current = Current(upstreams[0])
     repository = Repository(
         section.name,
-        trusted=store.layout.trusted(section.name),
+        trusted=room.store.layout.trusted(section.name),
         root=read_small_file(section.root),
         fetcher=current,
         disk=ground.disk,
@@ -229,7 +230,9 @@ def _make_mirror(
     )
     hardware = [Hardware.parse(text) for text in section.hardware]
     inspect = _make_inspect(section, ground.now)
-    return Mirror(repository, current, upstreams, store, hardware=hardware, inspect=inspect, now=ground.now)
+    return Mirror(
+        repository, current, upstreams, room.store, hardware=hardware, inspect=inspect, now=ground.now, admit=room.admit
+    )
 
 
 def _make_upstream(place: str, session: aiohttp.ClientSession) -> Upstream:
@@ -256,10 +259,6 @@ def _make_inspect(section: RepositorySection, now: Now) -> Inspect:
     return inspect
 
 
-def _make_relays(ground: Ground, store: Store, mirrors: Mirrors) -> Relays:
-    return Relays(store.layout.sparse, ground.disk, mirrors.ranges_of, store.publish)
-
-
 def _find_verified(store: Store) -> Find:
     """Stored content, hashed at its first use by this process: what rotted on disk counts as missing and is fetched again."""
 
@@ -273,11 +272,11 @@ def _find_verified(store: Store) -> Find:
     return find
 
 
-def _make_control(ground: Ground, database: Database, mirrors: Mirrors, store: Store, tokens: Tokens) -> Control:
+def _make_control(ground: Ground, database: Database, mirrors: Mirrors, room: Room, tokens: Tokens) -> Control:
     status = Status(
         database,
         mirrors,
-        _StoreSize(store, ground.config.store.quota_bytes),
+        _StoreSize(room),
         now=ground.now,
         name=ground.config.gateway.name,
         version=version("fieldrelay"),
@@ -288,18 +287,13 @@ def _make_control(ground: Ground, database: Database, mirrors: Mirrors, store: S
 
 @dataclass(frozen=True, slots=True)
 class _StoreSize:
-    """How full the store is: complete content, and what the partly filled files really take."""
+    """How full the store is; measured beside the event loop."""
 
-    store: Store
-    quota_bytes: int
+    room: Room
 
     async def state(self) -> StoreState:
-        return await asyncio.to_thread(self._measure)
-
-    def _measure(self) -> StoreState:
-        partial = [file.stat().st_blocks * 512 for file in self.store.layout.sparse.iterdir() if file.is_file()]
-        used = sum(held.size_bytes for held in self.store.held()) + sum(partial)
-        return StoreState(used, self.store.free_bytes(), self.quota_bytes)
+        used = await asyncio.to_thread(self.room.used_bytes)
+        return StoreState(used, self.room.free_bytes(), self.room.quota_bytes)
 
 
 async def _shown(mirrors: Mirrors) -> None:

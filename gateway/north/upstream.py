@@ -32,6 +32,12 @@ _log = logging.getLogger(__name__)
 
 Inspect = Callable[[Path, TargetInfo], None]
 """Proves a bundle's own signature; raises what is wrong with it."""
+Admit = Callable[[TargetInfo], None]
+"""Refuses what there is no room for: `NoSpaceError`."""
+
+
+def _always(_info: TargetInfo) -> None:
+    """There is room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,7 @@ class Mirror:
         hardware: Sequence[Hardware],
         inspect: Inspect,
         now: Callable[[], datetime],
+        admit: Admit = _always,
     ) -> None:
         self.name = repository.name
         self._repository = repository
@@ -66,6 +73,7 @@ class Mirror:
         self._store = store
         self._hardware = tuple(hardware)
         self._inspect = inspect
+        self._admit = admit
         self._now = now
         self._lock = asyncio.Lock()
         self._view = _View()
@@ -188,6 +196,7 @@ class Mirror:
 
     async def _fetch(self, info: TargetInfo) -> None:
         """Staging, verification, store; what is damaged in staging is dropped, so that the next try begins anew."""
+        await asyncio.to_thread(self._admit, info)
         with await asyncio.to_thread(self._store.stage, info) as staged:
             await self._download(info, staged)
         try:

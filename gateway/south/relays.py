@@ -29,8 +29,15 @@ from update.trust.verified import (
 _log = logging.getLogger(__name__)
 
 
+def _always(_info: TargetInfo) -> None:
+    """There is room."""
+
+
 class Relays:
-    """`folder` holds the sparse files; `source_of` gives a target's upstreams; `publish` hands a complete file to the store."""
+    """`folder` holds the sparse files; `source_of` gives a target's upstreams; `publish` hands a complete file to the store.
+
+    `admit` refuses a new file that there is no room for (`NoSpaceError`).
+    """
 
     def __init__(
         self,
@@ -38,11 +45,13 @@ class Relays:
         disk: Disk,
         source_of: Callable[[TargetInfo], RangeSource],
         publish: Callable[[VerifiedTarget], Path],
+        admit: Callable[[TargetInfo], None] = _always,
     ) -> None:
         self._folder = folder
         self._disk = disk
         self._source_of = source_of
         self._publish = publish
+        self._admit = admit
         self._files: dict[Digest, RelayedFile] = {}
         self._locks: dict[Digest, asyncio.Lock] = {}
         self._finishing: dict[Digest, asyncio.Task[None]] = {}
@@ -83,6 +92,8 @@ class Relays:
         if pinned is None:
             raise NotFoundError(f"{info.path} is not stored, and its metadata pins no zchunk header to relay it by")
         path = self._folder / f"{info.sha256}.zck"
+        if not path.exists():
+            await asyncio.to_thread(self._admit, info)
         source = self._source_of(info)
         index = await asyncio.to_thread(_kept_index, path, info, pinned) or await _fetched_index(source, info, pinned)
         if index.header.total_length != info.length:
