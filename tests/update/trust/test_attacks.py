@@ -311,6 +311,36 @@ async def test_fast_forward_of_an_announced_version_is_refused(device: Device, b
     await refused(device, FastForwardError, "trust.fast-forward")
 
 
+async def test_fast_forward_of_a_delegated_role_is_refused_when_it_is_needed(device: Device, builder: RepositoryBuilder) -> None:
+    builder.delegate("vendor", ["vendor/*"])
+    builder.add_target("vendor/a.swu", b"fine", role="vendor")
+    builder.delegated["vendor"].version = 2**31 - 1
+    builder.publish()
+    repository = device.repository()
+    await repository.refresh()
+    with pytest.raises(FastForwardError):
+        await repository.find("vendor/a.swu")
+    assert (await repository.find("line/app.swu")).role == "targets"
+
+
+@pytest.mark.parametrize("role", ["snapshot", "targets"])
+async def test_fast_forward_of_snapshot_and_targets_is_recovered_by_rotating_the_snapshot_key(
+    device: Device, builder: RepositoryBuilder, role: str
+) -> None:
+    signed = builder.snapshot if role == "snapshot" else builder.targets
+    signed.version = 2**31 - 2
+    builder.publish()
+    await device.repository().refresh()
+    signed.version = 5
+    builder.publish()
+    await refused(device, RollbackError, "trust.rollback")
+    builder.rotate("snapshot")
+    builder.publish()
+    found = await device.repository().refresh()
+    assert getattr(found.versions, role) == 7
+    assert device.floor.load().versions("plant") == found.versions
+
+
 async def test_fast_forward_of_the_time_floor_is_bounded_by_the_root(device: Device, builder: RepositoryBuilder) -> None:
     def far(timestamp: Timestamp) -> None:
         timestamp.unrecognized_fields["x-issued"] = "2099-01-01T00:00:00Z"
