@@ -10,11 +10,11 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from tests.benchmarks import formats
+from tests.benchmarks import formats, node
 from tests.benchmarks.measure import Row
 
 Group = Callable[[Path], Iterator[Row]]
-GROUPS: Mapping[str, Group] = {"formats": formats.rows}
+GROUPS: Mapping[str, Group] = {"formats": formats.rows, "node": node.rows}
 FOLDER = Path("build/bench")
 
 

@@ -164,7 +164,7 @@ def make_release(
     named = {"compressed": compressed} if compressed else {}
 
     def images(own: str, other: str) -> list[Mapping[str, object]]:
-        properties = {"url": URL, "source": f"/dev/root_{other}", "max-ranges": "10"}
+        properties = {"url": URL, "source": f"/dev/root_{other}", "chain": "raw", "max-ranges": "10"}
         kind = {"type": "delta", "properties": properties} if delta else {"type": "raw", **named}
         return [
             image("kernel.img", stored["kernel.img"], device=f"/dev/kernel_{own}", type="raw", **named),
