@@ -7,6 +7,7 @@ scripts again: they must be idempotent.
 """
 
 import shlex
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,6 +23,7 @@ from update.errors import HandlerError
 
 MAX_SCRIPT_BYTES: Final = 4 << 20
 _SHEBANG = b"#!"
+_PREFIX = "script-"
 _MAX_FIRST_LINE_BYTES = 255
 
 
@@ -57,7 +59,7 @@ async def run_scripts(
 ) -> None:
     """Run each in order; the first that fails ends it. `folder` holds the private folders. Errors: `HandlerError`."""
     for script in scripts:
-        with TemporaryDirectory(prefix="script-", dir=folder) as private:
+        with TemporaryDirectory(prefix=_PREFIX, dir=folder) as private:
             path = Path(private) / "script"
             path.write_bytes(script.content)
             path.chmod(0o700)
@@ -65,6 +67,12 @@ async def run_scripts(
             ended = await run_program(arguments, timeout_s=timeout_s, environment=environment)
         if not ended.succeeded:
             raise HandlerError(f"script {script.name} {phase} {ended.describe()}")
+
+
+def forget_scripts(folder: Path) -> None:
+    """Remove the private folders that a killed process left behind."""
+    for rest in folder.glob(f"{_PREFIX}*"):
+        shutil.rmtree(rest, ignore_errors=True)
 
 
 def _interpreter(script: Script) -> list[str]:

@@ -46,6 +46,7 @@ class PlannedImage:
 class SlotPlan:
     """A bundle, judged for one slot."""
 
+    version: str
     images: tuple[PlannedImage, ...]
     scripts: tuple[Script, ...]
     boot_variables: Mapping[str, str]
@@ -68,7 +69,7 @@ def plan_slot(
                 "older release left there; build it with all parts"
             )
     scripts = tuple(read_script(bundle, entry) for entry in selection.scripts)
-    return SlotPlan(images, scripts, boot_variables(selection.bootenv))
+    return SlotPlan(selection.version, images, scripts, boot_variables(selection.bootenv))
 
 
 def _plan_image(bundle: VerifiedBundle, entry: Entry, slot: SlotConfig, active: SlotConfig, verity_tool: str) -> PlannedImage:

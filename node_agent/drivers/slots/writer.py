@@ -25,7 +25,7 @@ from node_agent.drivers.slots.records import PartRecord, SlotRecord, SlotRecords
 from node_agent.handlers.delta import DeltaWriter, OldImage
 from node_agent.handlers.part import Part, in_batches
 from node_agent.handlers.raw import RawWriter
-from node_agent.handlers.script import Phase, run_scripts
+from node_agent.handlers.script import Phase, forget_scripts, run_scripts
 from node_agent.handlers.verity import verify_tree
 from update.bundle.verified import VerifiedBundle
 from update.chunks.chunker import Read, index_image
@@ -85,7 +85,7 @@ class SlotWriter:
                 done[image.part.name] = await self._write_image(bundle, image, part, chunks, advance, resume=resume)
             await self._run_scripts(plan, Phase.AFTER)
         records = {**untouched, **{name: each.record for name, each in done.items()}}
-        record = SlotRecord(SlotState.PENDING, bundle.description.version, identity, None, False, records, plan.boot_variables)
+        record = SlotRecord(SlotState.PENDING, plan.version, identity, None, False, records, plan.boot_variables)
         await asyncio.to_thread(self._finish, record, {name: each.header for name, each in done.items()})
         return Written(
             slot=self._slot.name,
@@ -116,6 +116,7 @@ class SlotWriter:
     def _begin(self, plan: SlotPlan, identity: Digest, before: SlotRecord) -> Mapping[str, PartRecord]:
         """From here on the slot holds nothing complete. Returns the records of parts that are not written."""
         self._disk.make_folder(self._tools.scripts, mode=0o700)
+        forget_scripts(self._tools.scripts)
         written = {image.part.name for image in plan.images}
         untouched = {name: record for name, record in before.parts.items() if name not in written}
         self._records.write(self._slot.name, SlotRecord(writing=identity, parts=untouched))

@@ -383,6 +383,7 @@ echo "$1 $FIELDRELAY_SLOT $(stat -c %a "$(dirname "$0")") $(head -c 4 "$FIELDREL
 async def test_scripts_run_before_and_after_the_images(device: Device) -> None:
     notes = device.folder / "notes"
     release = make_release(device.folder, 2, scripts={"note.sh": _NOTES.replace(b"NOTES", str(notes).encode())})
+    (device.folder / "state/slots/scripts/script-killed/more").mkdir(parents=True)
     await device.driver.write(release.bundle, release.chunks, quiet)
     written = release.kernel[:4].hex(" ")
     assert notes.read_text().splitlines() == ["preinst b 700  ff ff ff ff", f"postinst b 700  {written}"]
