@@ -185,11 +185,11 @@ class Agent:
 
     def _accept(self, offer: Offer) -> bool:
         last = self._entry
-        if offer.fence < last.highest_fence:
-            self._queue(fenced(last, offer))
+        if (refusal := fenced(last, offer)) is not None:
+            self._queue(refusal)
             return False
         if answered_by(last, offer):
-            self._queue(replace(last, fence=offer.fence))
+            self._queue(replace(last, fence=offer.fence or 0))
             return False
         self._offer = offer
         self._enter(begun(last, offer))

@@ -58,14 +58,13 @@ async def listening(folder: Path, look: Callable[[], None]) -> AsyncIterator[Non
                     await writer.drain()
         writer.close()
 
-    _remove_socket(folder)
     with _short_path(folder) as path:
         server = await asyncio.start_unix_server(serve, path, limit=64)
         async with server:
             try:
                 yield
             finally:
-                _remove_socket(folder)
+                (folder / _SOCKET).unlink(missing_ok=True)
 
 
 async def ask_to_look(folder: Path) -> bool:
@@ -99,10 +98,6 @@ def _take(descriptor: int, folder: Path) -> None:
             f"an agent is at work in {folder}; `update status` shows it, `update --now` lets it look at once, and for anything "
             "else it must be stopped first (systemctl stop fieldrelay-node)"
         ) from error
-
-
-def _remove_socket(folder: Path) -> None:
-    (folder / _SOCKET).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -18,7 +18,8 @@ _MAY_PASS = {
 def begun(last: Entry, offer: Offer) -> Entry:
     """FETCHING for an order. An order that was interrupted before goes on counting its tries."""
     interrupted = last.tries if last.action == offer.action and last.outcome is None else 0
-    fresh = Entry(action=offer.action, fence=offer.fence, highest_fence=offer.fence, held=last.held)
+    fence = offer.fence or 0
+    fresh = Entry(action=offer.action, fence=fence, highest_fence=max(fence, last.highest_fence), held=last.held)
     return replace(fresh.enter(State.FETCHING), tries=interrupted + 1)
 
 
@@ -31,11 +32,13 @@ def answered_by(last: Entry, offer: Offer) -> bool:
     """Whether the end of an action answers the same action now: unless it failed and a newer lease orders it again."""
     if last.action != offer.action or last.outcome is None:
         return False
-    return offer.fence == last.fence or last.outcome is Outcome.CONFIRMED
+    return offer.fence in {last.fence, None} or last.outcome is Outcome.CONFIRMED
 
 
-def fenced(last: Entry, offer: Offer) -> Entry:
-    """The refusal of an order of an older lease."""
+def fenced(last: Entry, offer: Offer) -> Entry | None:
+    """The refusal of an order of an older lease than one seen before; None for any other order."""
+    if offer.fence is None or offer.fence >= last.highest_fence:
+        return None
     error = FenceError(
         f"action {offer.action} carries fencing token {offer.fence}, and {last.highest_fence} was seen already: "
         "it comes from an assigner whose lease is over; order it again under the present one"
@@ -58,7 +61,7 @@ def ended_by(entry: Entry, order: Offer | Cancel | None) -> Entry | None:
     """
     if isinstance(order, Cancel) and order.action == entry.action:
         return replace(entry.enter(State.REPORTING), cancel=order.id).ended(Outcome.CANCELLED, message="cancelled in time")
-    if isinstance(order, Offer) and order.action != entry.action and order.fence >= entry.highest_fence:
+    if isinstance(order, Offer) and order.action != entry.action and fenced(entry, order) is None:
         return entry.enter(State.REPORTING).ended(Outcome.CANCELLED, message=f"replaced by action {order.action}")
     return None
 

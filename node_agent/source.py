@@ -25,12 +25,13 @@ from update.wire.ddi_client import Cancellation, DdiClient, Deployment
 class Offer:
     """An order to run something: a target of a repository, or a local `file`. `length` is in bytes, None if not said.
 
-    `reason` is an operator's, who wants an older release back. `may_write` is False while the assigner wants it only
-    downloaded (a maintenance window is closed). `hold`: the trial shall last until a decision arrives from outside.
+    `fence` is None where there is no lease: an operator at the device. `reason` is an operator's, who wants an older release
+    back. `may_write` is False while the assigner wants it only downloaded (a maintenance window is closed). `hold`: the
+    trial shall last until a decision arrives from outside.
     """
 
     action: str
-    fence: int = 0
+    fence: int | None = None
     repository: str = ""
     target: str = ""
     sha256: Digest | None = None

@@ -30,6 +30,7 @@ class Device:
     restarts: Restart = Restart.BY_EXIT
     hangs: bool = False
     comes_up: bool = True
+    wrong_slot: bool = False
 
     @property
     def capabilities(self) -> Capabilities:
@@ -52,9 +53,19 @@ class Device:
         self._maybe_fail("write")
         progress(50, 100)
         if self.hangs:
-            await asyncio.Event().wait()
+            await self._hang()
         self.states[self.other], self.bundles[self.other] = SlotState.PENDING, bundle.digest
-        return Written(self.other, 100, 60, 30, 10)
+        return Written(self.booted if self.wrong_slot else self.other, 100, 60, 30, 10)
+
+    async def _hang(self) -> None:
+        """A write that takes its time, also to stop."""
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            for _ in range(20):
+                await asyncio.sleep(0)
+            self.calls.append("write stopped")
+            raise
 
     async def activate(self) -> None:
         self._maybe_fail("activate")

@@ -1,5 +1,6 @@
 """Every way through the life of an update, with a device, an assigner and bundles that do what the test says."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,12 +10,13 @@ from node_agent.agent import Agent, Pace, Turn
 from node_agent.drivers.driver import Restart, SlotState
 from node_agent.health import Health, Patience
 from node_agent.hooks import Hook, Hooks, Moment
-from node_agent.record import entry_from_mapping
+from node_agent.record import Entry, Release, entry_from_mapping
 from node_agent.reports import Reports
 from node_agent.source import Cancel, Offer
 from node_agent.states import TRIES, Outcome, State
 from node_agent.steps import Steps
 from tests.node_agent.doubles import NEW, Assigner, Device, MemoryFloor, Supply, Well
+from update.bundle.verified import VerifiedBundle
 from update.durable import Disk
 from update.errors import (
     BootloaderError,
@@ -225,7 +227,7 @@ async def test_an_older_lease_is_refused_also_after_a_restart(node: Node) -> Non
 async def test_the_token_of_an_order_that_failed_is_remembered_too(node: Node) -> None:
     node.supply.fail["resolve"] = [UnknownTargetError("no")]
     await node.run()
-    node.source.orders = [replace(ORDER, action="9", fence=ORDER.fence - 1)]
+    node.source.orders = [replace(ORDER, action="9", fence=2)]
     await node.run()
     assert node.source.results[-1].code == "trust.fence"
 
@@ -284,7 +286,7 @@ async def test_a_cancellation_while_writing_is_honoured_and_answered(node: Node)
     node.look_s, node.device.hangs = 0.01, True
     node.source.orders = [ORDER, Cancel("7", "c7")]
     assert await node.start().turn() is Turn.ENDED
-    assert node.device.calls == ["write"]
+    assert node.device.calls == ["write", "write stopped"]
     (result,) = node.source.results
     assert (result.action, result.outcome, result.answers) == ("7", Outcome.CANCELLED, "c7")
 
@@ -417,3 +419,44 @@ async def test_while_it_writes_it_tells_how_far_it_is(node: Node) -> None:
     node.source.orders = [ORDER, UnreachableError("away for a moment"), None, Cancel("7", "c7")]
     await node.start().turn()
     assert (State.WRITING, 50, 100) in {(report.state, report.done, report.total) for report in node.source.reports}
+
+
+async def test_an_older_lease_is_refused_also_after_an_operator_stepped_in(node: Node) -> None:
+    node.supply.release = replace(node.supply.release, security_counter=0)
+    await node.run()
+    await node.start().roll_back("line 3 stands still")
+    node.device.power_on()
+    node.source.orders = [replace(ORDER, action="6", fence=2)]
+    await node.run()
+    assert node.source.results[-1].code == "trust.fence"
+
+
+async def test_a_slot_that_is_being_written_is_not_relied_on(node: Node) -> None:
+    held = Entry(action="7").holding("b", node.supply.release).enter(State.FETCHING)
+    following = await node.start()._steps.fetch(held, ORDER, lambda _done, _total: None)
+    assert following.state is State.WRITING
+    assert following.in_slot("b") is None
+
+
+async def test_a_driver_that_wrote_another_slot_than_expected_is_not_followed(node: Node) -> None:
+    node.device.wrong_slot = True
+    await node.run()
+    assert node.device.calls == ["write"]
+    assert node.source.results[0].code == "device.slot"
+
+
+async def test_a_process_that_dies_in_every_download_gives_the_order_up(node: Node) -> None:
+    class DiedError(BaseException):
+        """Not even an error: the process is gone."""
+
+    async def die(release: Release, progress: Callable[[int, int], None]) -> VerifiedBundle:
+        del release, progress
+        raise DiedError
+
+    node.supply.obtain = die  # type: ignore[method-assign]  # this process dies
+    for _ in range(TRIES[State.FETCHING].limit):
+        with pytest.raises(DiedError):
+            await node.start().turn()
+    await node.run()
+    assert node.source.results[0].outcome is Outcome.FAILED
+    assert "interrupted" in node.source.results[0].message

@@ -212,6 +212,19 @@ async def test_a_bundle_brought_by_hand_is_installed_without_a_gateway(place: Pl
     assert said(capsys)["message"] == "the line needs 1.0"
 
 
+async def test_an_install_first_ends_what_was_interrupted(place: Place) -> None:
+    place.order(2)
+    assert await place.update("--now") == 100
+    place.power_on()
+    place.gateway.zck["targets/root.zck"] = next(iter(place.releases[3].chunks.files.values()))
+    assert await place.update("install", str(place.releases[3].bundle.file)) == 100
+    assert place.power_on() == "a"
+    assert await place.update("--now") == 0
+    assert place.holds("b", 2)
+    assert place.holds("a", 3)
+    assert place.gateway.outcomes == ["confirmed"]
+
+
 async def test_an_order_that_is_not_in_the_metadata_is_refused_with_its_code(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:

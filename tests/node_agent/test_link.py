@@ -111,6 +111,24 @@ async def test_the_last_good_gateway_is_found_without_multicast(tmp_path: Path, 
         await link.reach()
 
 
+async def test_a_candidate_that_was_refused_is_not_tried_again_by_another_name(
+    tmp_path: Path, gateway: Gateway, sites: tuple[Site, Site]
+) -> None:
+    tried: list[str] = []
+
+    async def refuse(url: str) -> None:
+        tried.append(url)
+        raise PeerIdentityError("not ours")
+
+    journal = Journal(Disk(), tmp_path / "gateway.json")
+    journal.write({"url": gateway.url})
+    local = ["127.0.0.1"]
+    async with announce("once", gateway.port, interfaces=local), announce("twice", gateway.port, interfaces=local):
+        with pytest.raises(PeerIdentityError, match="1 tried"):
+            await Discovery(Search(interfaces=("127.0.0.1",), browse_s=2), journal).find(refuse)
+    assert tried == [gateway.url]
+
+
 @pytest.mark.parametrize("damage", [b"{", b'{"body":{"url":5},"checksum":"","format_version":1}'])
 async def test_a_damaged_memory_of_the_gateway_is_only_forgotten(tmp_path: Path, gateway: Gateway, damage: bytes) -> None:
     (tmp_path / "gateway.json").write_bytes(damage)

@@ -88,6 +88,19 @@ async def test_somebody_who_asks_wakes_it(tmp_path: Path) -> None:
     assert turns.taken == 2
 
 
+async def test_having_been_woken_once_it_waits_again(tmp_path: Path) -> None:
+    turns, pauses = Turns([Turn.NOTHING, Turn.NOTHING, Turn.EXIT]), Pauses(3600)
+    running = asyncio.create_task(run(turns, tmp_path, pauses))
+    for taken in (1, 2):
+        await pauses.asked.wait()
+        pauses.asked.clear()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert turns.taken == taken
+        assert await ask_to_look(tmp_path)
+    assert await running is Turn.EXIT
+
+
 async def test_told_to_end_it_ends_while_it_waits(tmp_path: Path) -> None:
     pauses = Pauses(3600)
     running = asyncio.create_task(run(Turns([Turn.NOTHING]), tmp_path, pauses))
