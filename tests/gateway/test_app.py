@@ -20,9 +20,10 @@ import pytest
 from gateway.app import Listening, run
 from gateway.cli.init import Wishes, set_up
 from gateway.cli.main import main
-from gateway.config import ContentSection, GatewayConfig, StateFolder, load_config
+from gateway.config import ContentSection, GatewayConfig, StateFolder, StoreSection, load_config
 from gateway.control.client import ControlClient
 from gateway.control.messages import AssignRequest, TokenRequest
+from gateway.north.upstream import Mirror
 from tests.builders.repository import RepositoryBuilder
 from update.durable import Disk
 from update.errors import BusyError, ConfigurationError, FloorError, FormatVersionError, StateError, UnauthorizedError
@@ -173,6 +174,34 @@ async def test_after_a_restart_everything_is_as_it_was_also_without_upstream(sit
     assert state.nodes == before
     assert [(each.name, each.targets) for each in state.repositories] == [("plant", 2)]
     assert state.store.used_bytes >= len(BUNDLE)
+
+
+async def test_nodes_are_served_once_what_is_on_disk_is_shown(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    restored: list[str] = []
+    restore = Mirror.restore
+
+    async def slowly(mirror: Mirror) -> None:
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        await restore(mirror)
+        restored.append(mirror.name)
+
+    monkeypatch.setattr(Mirror, "restore", slowly)
+    async with site.running():
+        assert restored == ["plant"]
+
+
+async def test_a_bundle_that_its_own_signers_do_not_prove_is_not_offered(site: Site) -> None:
+    roots = (StateFolder(site.config.gateway.state).authority[0],)
+    async with site.running(repository=(replace(site.config.repository[0], cms_roots=roots),)):
+        state = await site.operator.refresh("plant")
+    assert (state.targets, state.code) == (1, "bundle.container")
+
+
+async def test_what_there_is_no_room_for_is_not_fetched(site: Site) -> None:
+    async with site.running(store=StoreSection(quota_bytes=10)):
+        state = await site.operator.refresh("plant")
+    assert (state.targets, state.code) == (1, "store.no-space")
 
 
 async def test_stock_clients_get_content_only_where_it_was_switched_on(site: Site) -> None:

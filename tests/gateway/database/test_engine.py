@@ -61,6 +61,20 @@ async def test_units_of_work_that_read_before_they_write_lose_no_update(database
         assert await settings.find(transaction, "count") == 40
 
 
+async def test_writers_of_one_process_wait_for_each_other_and_not_for_a_timer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.database.engine._SQLITE_PRAGMAS", ("PRAGMA journal_mode=WAL", "PRAGMA busy_timeout=0"))
+    database = await Database.open(sqlite_url(tmp_path / "impatient.db"))
+
+    async def write(number: int) -> None:
+        async with database.writing() as transaction:
+            await settings.put(transaction, f"key {number}", number)
+
+    await asyncio.gather(*(write(number) for number in range(10)))
+    await database.close()
+
+
 async def test_a_reader_sees_one_state_while_a_writer_commits(database: Database) -> None:
     async with database.reading() as reader:
         assert await settings.find(reader, "key") is None

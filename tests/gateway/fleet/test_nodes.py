@@ -113,6 +113,16 @@ async def test_returning_to_an_order_that_is_being_cancelled_is_a_new_one(
     assert [action.fence for action in await unfinished(database)] == [1, 3]
 
 
+async def test_what_is_being_cancelled_is_not_what_is_ordered(database: Database, clock: Clock, assigner: Assigner) -> None:
+    await register(database, clock, "n1")
+    (first,) = await assigner.assign(order("1.2"))
+    assert first.action is not None
+    async with database.writing() as transaction:
+        await actions.mark_cancelling(transaction, first.action.id, superseded_by=None)
+    (again,) = await assigner.assign(order("1.2"))
+    assert again.verdict is Verdict.ORDERED
+
+
 async def test_going_back_to_what_runs_is_an_order_while_another_one_is_open(
     database: Database, clock: Clock, assigner: Assigner
 ) -> None:

@@ -211,6 +211,13 @@ async def test_a_success_says_what_runs_and_asks_for_the_rest(database: Database
     assert node.attributes_wanted
 
 
+async def test_a_success_that_comes_after_the_end_says_nothing_about_what_runs(progress: Progress, ordered: Ordering) -> None:
+    action = await ordered()
+    await progress.feedback("n1", action.id, told("closed", "failure"))
+    await progress.feedback("n1", action.id, told("closed", "success"))
+    assert (await progress.contact("n1", PRINT)).node.running == Running()
+
+
 async def test_the_slot_comes_with_the_report_of_success(progress: Progress, ordered: Ordering) -> None:
     action = await ordered()
     await progress.feedback("n1", action.id, replace(told("closed", "success"), body={"slot": "b" * 100}))

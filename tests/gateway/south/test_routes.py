@@ -1,6 +1,7 @@
 """Who gets in, over real TLS on loopback."""
 
 import errno
+import gzip
 import logging
 import socket
 import ssl
@@ -130,6 +131,22 @@ async def test_a_header_of_hundreds_of_ranges_is_read(lan: Lan) -> None:
     ranges = "bytes=" + ",".join(f"{start}-{start + 9}" for start in range(100_000, 160_000, 20))
     assert 32_000 < len(ranges) < 65_000
     assert await lan.get("/echo", lan.node("n1"), Range=ranges) == (200, f"{len(ranges)} 0")
+
+
+async def test_bodies_are_taken_as_they_are_and_never_unpacked() -> None:
+    async def measure(request: web.Request) -> web.Response:
+        return web.Response(text=str(len(await request.read())))
+
+    runner = make_runner(content_application([web.post("/measure", measure)]))
+    await runner.setup()
+    port = await listen(runner, ["127.0.0.1"], 0, None, key="south.content")
+    packed = gzip.compress(b"0" * 1_000_000)
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"http://127.0.0.1:{port}/measure", data=packed, headers={"Content-Encoding": "gzip"}) as response,
+    ):
+        assert await response.text() == str(len(packed))
+    await runner.cleanup()
 
 
 async def test_a_header_without_end_is_refused(lan: Lan) -> None:
