@@ -7,10 +7,11 @@ STAMP := $(VENV)/.installed
 LOCKS := locks/dev.txt
 REQUIRE_TOOLS ?=
 ONLY ?=
+COMPILE := uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 JOBS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint system soak bench docs reference audit lock clean
+.PHONY: help demo test lint system soak bench docs reference audit lock dist clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -56,8 +57,13 @@ audit: $(STAMP) ## known vulnerabilities of what is locked
 	$(BIN)/pip-audit --require-hashes --disable-pip -r locks/dev.txt
 
 lock: ## resolve pyproject.toml again into locks/ (needs uv)
-	uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade -o locks/node.txt pyproject.toml
-	uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade -c locks/node.txt --extra gateway --extra publisher --extra test --extra docs -o locks/dev.txt pyproject.toml
+	$(COMPILE) --upgrade -o locks/node.txt pyproject.toml
+	$(COMPILE) --upgrade -c locks/node.txt --extra gateway --extra publisher --extra test --extra docs -o locks/dev.txt pyproject.toml
+	$(COMPILE) -c locks/dev.txt --extra gateway -o locks/gateway.txt pyproject.toml
+	$(COMPILE) -c locks/dev.txt --extra publisher -o locks/publisher.txt pyproject.toml
+
+dist: $(STAMP) ## the wheel, in dist/
+	$(BIN)/python -m build --wheel --no-isolation
 
 clean: ## forget what was built
 	rm -rf build dist $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -2,6 +2,9 @@
 
 from importlib.metadata import version as distribution_version
 
+from pygments.lexers.special import TextLexer
+from sphinx.application import Sphinx
+
 project = "Fieldrelay"
 author = "The Fieldrelay authors"
 release = version = distribution_version("fieldrelay")
@@ -15,3 +18,8 @@ nitpicky = True
 
 html_theme = "furo"
 html_title = "Fieldrelay"
+
+
+def setup(app: Sphinx) -> None:
+    """Diagrams stay text here; the code hosting's viewer draws them."""
+    app.add_lexer("mermaid", TextLexer)

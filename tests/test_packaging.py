@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("update", "node_agent", "media", "gateway")
 LOCKED_EXTRAS = ("gateway", "publisher", "test", "docs")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LOCKS = {"node": (), "dev": LOCKED_EXTRAS}
+LOCKS = {"node": (), "gateway": ("gateway",), "publisher": ("publisher",), "dev": LOCKED_EXTRAS}
 
 _PIN = re.compile(r"([a-z0-9.-]+)==(\S+)((?: --hash=sha256:[0-9a-f]{64})+)", re.ASCII)
 
@@ -102,8 +102,9 @@ def test_what_runs_here_is_what_is_locked(lock: str) -> None:
     assert {name: version(name) for name in pins(lock)} == pins(lock)
 
 
-def test_nodes_and_developers_have_the_same_versions() -> None:
-    assert pins("node").items() <= pins("dev").items()
+@pytest.mark.parametrize("lock", LOCKS)
+def test_everybody_has_the_versions_that_developers_test(lock: str) -> None:
+    assert pins(lock).items() <= pins("dev").items()
 
 
 def test_the_wheel_holds_the_four_packages_and_nothing_else(wheel: Path) -> None:
