@@ -431,6 +431,15 @@ async def test_an_older_lease_is_refused_also_after_an_operator_stepped_in(node:
     assert node.source.results[-1].code == "trust.fence"
 
 
+async def test_an_older_lease_is_refused_also_after_a_file_was_installed_by_hand(node: Node) -> None:
+    await node.run()
+    node.source.orders = [Offer("file-1", file=Path("brought.swu"))]
+    await node.run()
+    node.source.orders = [replace(ORDER, action="6", fence=2)]
+    await node.run()
+    assert [result.code for result in node.source.results] == ["", "", "trust.fence"]
+
+
 async def test_a_slot_that_is_being_written_is_not_relied_on(node: Node) -> None:
     held = Entry(action="7").holding("b", node.supply.release).enter(State.FETCHING)
     following = await node.start()._steps.fetch(held, ORDER, lambda _done, _total: None)
