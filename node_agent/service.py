@@ -9,11 +9,9 @@ from typing import Protocol
 
 from node_agent.agent import Agent, Turn
 from node_agent.control import listening, notify
-from update.errors import WireError
+from update.errors import StateError, WireError
 
 _LOG = logging.getLogger(__name__)
-
-_GOING_DOWN_S = 300.0
 
 
 class Rhythm(Protocol):
@@ -24,8 +22,11 @@ class Rhythm(Protocol):
         ...
 
 
-async def serve(agent: Agent, folder: Path, rhythm: Rhythm) -> Turn:
-    """Turn after turn until the process must end; NOTHING says that it was told to. Errors: `StoreError` and the like."""
+async def serve(agent: Agent, folder: Path, rhythm: Rhythm, *, going_down_s: float = 300.0) -> Turn:
+    """Turn after turn until the process must end; NOTHING says that it was told to.
+
+    Errors, after which a supervisor starts the process again: `StoreError`, `StateError` for a device that does not go down.
+    """
     wake, stop = asyncio.Event(), asyncio.Event()
     _on_signals(stop.set)
     async with listening(folder, wake.set):
@@ -40,7 +41,9 @@ async def serve(agent: Agent, folder: Path, rhythm: Rhythm) -> Turn:
                 turn = turning.result()
                 if turn is Turn.GOING_DOWN:
                     notify("STOPPING=1\nSTATUS=the device restarts")
-                    await _any_of({stopping}, _GOING_DOWN_S)
+                    await _any_of({stopping}, going_down_s)
+                    if not stop.is_set():
+                        raise StateError(f"the device was told to restart {going_down_s:g} s ago and still runs; trying again")
                     return turn
                 if turn is Turn.EXIT or stop.is_set():
                     return turn if turn is Turn.EXIT else Turn.NOTHING

@@ -13,7 +13,7 @@ from node_agent.agent import Agent, Turn
 from node_agent.control import ask_to_look
 from node_agent.record import Entry
 from node_agent.service import serve
-from update.errors import StoreError, UnreachableError
+from update.errors import StateError, StoreError, UnreachableError
 
 
 @dataclass
@@ -125,3 +125,8 @@ async def test_while_the_device_goes_down_nothing_new_begins(tmp_path: Path) -> 
     os.kill(os.getpid(), signal.SIGTERM)
     assert await running is Turn.GOING_DOWN
     assert turns.taken == 1
+
+
+async def test_a_device_that_does_not_go_down_is_an_error_so_that_its_supervisor_tries_again(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="still runs"):
+        await serve(cast("Agent", Turns([Turn.GOING_DOWN])), tmp_path, Pauses(0), going_down_s=0.01)
