@@ -53,8 +53,8 @@ docs: $(STAMP) ## the documentation, warnings are errors, in build/docs
 reference: $(STAMP) ## write the drawn pages of docs/reference anew
 	$(BIN)/python -m tests.docs.pages
 
-audit: $(STAMP) ## known vulnerabilities of what is locked
-	$(BIN)/pip-audit --require-hashes --disable-pip -r locks/dev.txt
+audit: $(STAMP) ## known vulnerabilities of what is locked; fails where one cannot be asked for
+	$(BIN)/pip-audit --strict --progress-spinner off --require-hashes --disable-pip -r locks/dev.txt
 
 lock: ## resolve pyproject.toml again into locks/ (needs uv)
 	$(COMPILE) --upgrade -o locks/node.txt pyproject.toml
