@@ -1,48 +1,39 @@
 """The gateway's configuration: one TOML file, read once, every mistake named at once with its key.
 
-A key that is not known is a mistake: a misspelt `cms_threshhold` must not silently mean the default. `format_version` is
-refused when it is newer than this release knows. Relative paths are meant from the file's own folder. The defaults here
-are the documentation's: `configs/gateway.toml` shows every key at its default, and a test compares.
+How it is read, `update.provided` says. The defaults here are the documentation's: `configs/gateway.toml` shows every key at
+its default, and a test compares.
 """
 
 import re
-import tomllib
 from collections.abc import Mapping
-from dataclasses import replace
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationInfo
 from pydantic.dataclasses import dataclass
 
-from update.errors import ConfigurationError, FormatVersionError, HardwareError
-from update.identity import Hardware, check_name
+from update.errors import ConfigurationError
+from update.provided import (
+    CODE_SIGNING,
+    NO_OTHER_KEYS,
+    HardwareText,
+    Name,
+    ProvidedPath,
+    Purpose,
+    Url,
+    check_values,
+    named_after,
+    parse_toml,
+    read_toml,
+    refuse_newer,
+)
 
 FORMAT_VERSION = 1
-MAX_FILE_BYTES = 1 << 20
-CODE_SIGNING = "1.3.6.1.5.5.7.3.3"  # id-kp-codeSigning, RFC 5280 section 4.2.1.12
 
-_NO_OTHER_KEYS = ConfigDict(extra="forbid")
-_OBJECT_IDENTIFIER = re.compile(r"[0-2](\.(0|[1-9][0-9]*))+", re.ASCII)
+_URL = TypeAdapter(Url)
 _INTERFACE = re.compile(r"[^\s/:]{1,15}", re.ASCII)  # IFNAMSIZ, less its final zero; an IPv4 address fits too
-
-
-def _checked_name(text: str) -> str:
-    try:
-        return check_name(text, "a name")
-    except ConfigurationError as error:
-        raise ValueError(str(error)) from error
-
-
-def _checked_hardware(text: str) -> str:
-    try:
-        Hardware.parse(text)
-    except (ConfigurationError, HardwareError) as error:
-        raise ValueError(str(error)) from error
-    return text
 
 
 def _checked_address(text: str) -> str:
@@ -56,32 +47,13 @@ def _checked_interface(text: str) -> str:
     return text
 
 
-def _checked_purpose(text: str) -> str:
-    if text and not _OBJECT_IDENTIFIER.fullmatch(text):
-        raise ValueError("an extended key usage is an object identifier such as 1.3.6.1.5.5.7.3.3, or empty for any")
-    return text
+def _checked_upstream(text: str, info: ValidationInfo) -> str:
+    return _URL.validate_python(text) if "://" in text else str(named_after(Path(text), info))
 
 
-def _checked_url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("must be http://HOST... or https://HOST...")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("holds a user name or password: put credentials into their own file, readable by the gateway only")
-    return text
-
-
-def _checked_upstream(text: str) -> str:
-    return _checked_url(text) if "://" in text else text
-
-
-_Name = Annotated[str, AfterValidator(_checked_name)]
 _Text = Annotated[str, Field(min_length=1, max_length=4096)]
-_HardwareText = Annotated[_Text, AfterValidator(_checked_hardware)]
 _Address = Annotated[str, AfterValidator(_checked_address)]
 _Interface = Annotated[str, AfterValidator(_checked_interface)]
-_Purpose = Annotated[str, AfterValidator(_checked_purpose)]
-_Url = Annotated[str, AfterValidator(_checked_url)]
 _Upstream = Annotated[_Text, AfterValidator(_checked_upstream)]
 _Switch = Annotated[bool, Field(strict=True)]
 _Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
@@ -108,16 +80,16 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_NO_OTHER_KEYS)
+@dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
 class GatewaySection:
     """Who this gateway is and where it keeps everything. `database` empty: SQLite in the state folder."""
 
-    name: _Name = "gateway"
-    state: Path = Path("/var/lib/fieldrelay")
+    name: Name = "gateway"
+    state: ProvidedPath = Path("/var/lib/fieldrelay")
     database: str = Field(default="", repr=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_NO_OTHER_KEYS)
+@dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
 class ContentSection:
     """The plain HTTP listener for stock clients: read-only content, no DDI; off by default."""
 
@@ -126,7 +98,7 @@ class ContentSection:
     port: _Port = 8080
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_NO_OTHER_KEYS)
+@dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
 class SouthSection:
     """Towards the nodes. `hosts` go into the TLS certificate; `interfaces` empty: nothing is announced by mDNS."""
 
@@ -138,30 +110,30 @@ class SouthSection:
     content: ContentSection = ContentSection()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_NO_OTHER_KEYS)
+@dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
 class WanSection:
     """Towards the upstreams. `proxy_credentials` is a file with `user:password`, `extra_ca` a PEM file.
 
     `source_address` and `source_interface` exclude each other.
     """
 
-    proxy: _Url | None = None
-    proxy_credentials: Path | None = None
-    extra_ca: Path | None = None
+    proxy: Url | None = None
+    proxy_credentials: ProvidedPath | None = None
+    extra_ca: ProvidedPath | None = None
     source_address: _Address | None = None
     source_interface: _Interface | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_NO_OTHER_KEYS)
+@dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
 class ControlSection:
     """The operator's socket: root and the gateway's own user may always use it."""
 
-    socket: Path = Path("/run/fieldrelay/control.sock")
+    socket: ProvidedPath = Path("/run/fieldrelay/control.sock")
     allowed_uids: tuple[_Id, ...] = ()
     allowed_gids: tuple[_Id, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_NO_OTHER_KEYS)
+@dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
 class StoreSection:
     """How much may be kept; 0: all that fits beside `reserve_bytes` of free space."""
 
@@ -169,7 +141,7 @@ class StoreSection:
     reserve_bytes: _Bytes = 256 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_NO_OTHER_KEYS)
+@dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
 class LogSection:
     """What is logged, and how it is written."""
 
@@ -177,20 +149,20 @@ class LogSection:
     format: LogFormat = LogFormat.AUTO
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_NO_OTHER_KEYS)
+@dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
 class RepositorySection:
     """One pinned TUF repository and its upstreams, in the order in which they are tried (URLs or folders).
 
     `hardware` empty: everything is mirrored; otherwise what names one of these, and what names no hardware at all.
     """
 
-    name: _Name
-    root: Path
+    name: Name
+    root: ProvidedPath
     upstreams: Annotated[tuple[_Upstream, ...], Field(min_length=1)]
-    cms_roots: tuple[Path, ...] = ()
-    cms_purpose: _Purpose = CODE_SIGNING
+    cms_roots: tuple[ProvidedPath, ...] = ()
+    cms_purpose: Purpose = CODE_SIGNING
     cms_threshold: _Count = 1
-    hardware: tuple[_HardwareText, ...] = ()
+    hardware: tuple[HardwareText, ...] = ()
     poll_interval_s: _Seconds = 900
 
 
@@ -207,7 +179,7 @@ def _checked_repositories(repositories: tuple[RepositorySection, ...]) -> tuple[
     return repositories
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_NO_OTHER_KEYS)
+@dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
 class GatewayConfig:
     """The whole file. Sections are named as in TOML."""
 
@@ -270,76 +242,14 @@ def load_config(file: Path) -> GatewayConfig:
     """Read and check `file`; `ConfigurationError` names every wrong key, `FormatVersionError` a newer format."""
     if not file.exists():
         raise ConfigurationError(f"there is no configuration {file}; `fieldrelay gateway init` makes one")
-    try:
-        return parse_config(read_small_file(file).decode(), file)
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"the configuration {file} is not UTF-8 at byte {error.start}") from error
+    return _checked(read_toml(file), file)
 
 
 def parse_config(text: str, file: Path) -> GatewayConfig:
     """Check the text of a configuration; `file` names it in messages and is what relative paths are meant from."""
-    try:
-        values = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigurationError(f"{file} is not TOML: {error}") from error
-    _check_version(values, file)
-    try:
-        config = _CONFIG.validate_python(values)
-    except ValidationError as error:
-        raise ConfigurationError(_all_mistakes(error, file)) from error
-    return _with_absolute_paths(config, file.absolute().parent)
+    return _checked(parse_toml(text, file), file)
 
 
-def read_small_file(file: Path) -> bytes:
-    """A file that the configuration is or names; `ConfigurationError` if it cannot be read or is larger than 1 MiB."""
-    try:
-        with file.open("rb") as opened:
-            data = opened.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {file}: {error.strerror or error}") from error
-    if len(data) > MAX_FILE_BYTES:
-        raise ConfigurationError(f"{file} is larger than {MAX_FILE_BYTES} bytes")
-    return data
-
-
-def _check_version(values: Mapping[str, object], file: Path) -> None:
-    version = values.get("format_version")
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise FormatVersionError(
-            f"{file} has format_version {version}, this release knows up to {FORMAT_VERSION}; use the release it was written for"
-        )
-
-
-def _all_mistakes(error: ValidationError, file: Path) -> str:
-    mistakes = [_mistake(detail["loc"], detail["msg"]) for detail in error.errors(include_url=False, include_input=False)]
-    return f"{file}: " + "; ".join(mistakes)
-
-
-def _mistake(location: tuple[int | str, ...], message: str) -> str:
-    """`repository[0].cms_threshold: …`, in the words of TOML and not of the validator."""
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
-    text = message.removeprefix("Value error, ")
-    return f"{key}: {'no such key' if text == 'Unexpected keyword argument' else text}"
-
-
-def _with_absolute_paths(config: GatewayConfig, folder: Path) -> GatewayConfig:
-    wan = config.wan
-    return replace(
-        config,
-        gateway=replace(config.gateway, state=folder / config.gateway.state),
-        control=replace(config.control, socket=folder / config.control.socket),
-        wan=replace(
-            wan,
-            proxy_credentials=wan.proxy_credentials and folder / wan.proxy_credentials,
-            extra_ca=wan.extra_ca and folder / wan.extra_ca,
-        ),
-        repository=tuple(
-            replace(
-                repository,
-                root=folder / repository.root,
-                cms_roots=tuple(folder / root for root in repository.cms_roots),
-                upstreams=tuple(url if "://" in url else str(folder / url) for url in repository.upstreams),
-            )
-            for repository in config.repository
-        ),
-    )
+def _checked(values: Mapping[str, object], file: Path) -> GatewayConfig:
+    refuse_newer(values, file, known=FORMAT_VERSION)
+    return check_values(_CONFIG, values, file)

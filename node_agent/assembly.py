@@ -22,15 +22,14 @@ from node_agent.source import Source
 from node_agent.steps import Steps
 from update.bundle.cms import CmsPolicy
 from update.durable import Disk
-from update.errors import ConfigurationError
 from update.identity import Hardware
+from update.provided import read_provided
 from update.store.journal import Journal
 from update.trust.chain import split_anchors
 from update.trust.floor import Floor
 
 _LOG = logging.getLogger(__name__)
 
-_MAX_FILE_BYTES = 1 << 20
 _GATEWAY_CHECK_S = 30.0
 _LOOK_S = 15.0
 
@@ -126,20 +125,9 @@ def _pinned(section: RepositorySection) -> Pinned:
     roots: list[x509.Certificate] = []
     intermediates: list[x509.Certificate] = []
     for file in (*section.cms_roots, *section.cms_intermediates):
-        found = split_anchors(_read(file))
+        found = split_anchors(read_provided(file))
         roots += found[0]
         intermediates += found[1]
     purpose = x509.ObjectIdentifier(section.cms_purpose) if section.cms_purpose else None
     policy = CmsPolicy(tuple(roots), datetime.now(UTC), tuple(intermediates), purpose=purpose, threshold=section.cms_threshold)
-    return Pinned(section.name, _read(section.root), policy, section.minimum_provenance)
-
-
-def _read(file: Path) -> bytes:
-    try:
-        with file.open("rb") as opened:
-            data = opened.read(_MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {file}: {error.strerror or error}") from error
-    if len(data) > _MAX_FILE_BYTES:
-        raise ConfigurationError(f"{file} is larger than {_MAX_FILE_BYTES} bytes")
-    return data
+    return Pinned(section.name, read_provided(section.root), policy, section.minimum_provenance)

@@ -1,88 +1,46 @@
 """The node's configuration: one TOML file, read once, every mistake named at once with its key.
 
-A key that is not known is a mistake: a misspelt `treshold` must not silently mean the default. `format_version` is
-refused when it is newer than this release knows. Relative paths are meant from the file's own folder. The defaults here
-are the documentation's: `configs/node.toml` shows every key at its default, and a test compares.
+How it is read, `update.provided` says. The defaults here are the documentation's: `configs/node.toml` shows every key at
+its default, and a test compares.
 """
 
-import re
-import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    ValidationInfo,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 
-from update.errors import ConfigurationError, FormatVersionError
-from update.identity import Hardware, check_name
+from update.errors import ConfigurationError
+from update.provided import (
+    CODE_SIGNING,
+    NO_OTHER_KEYS,
+    HardwareText,
+    Name,
+    ProvidedPath,
+    Purpose,
+    Url,
+    check_values,
+    parse_toml,
+    read_toml,
+    refuse_newer,
+)
 from update.trust.verified import Provenance
 
 FORMAT_VERSION = 1
-MAX_FILE_BYTES = 1 << 20
-CODE_SIGNING = "1.3.6.1.5.5.7.3.3"  # id-kp-codeSigning, RFC 5280 section 4.2.1.12
 
-_NO_OTHER_KEYS = ConfigDict(extra="forbid")
-_OBJECT_IDENTIFIER = re.compile(r"[0-2](\.(0|[1-9][0-9]*))+", re.ASCII)
-
-
-def _checked_name(text: str) -> str:
-    try:
-        return check_name(text, "a name")
-    except ConfigurationError as error:
-        raise ValueError(str(error)) from error
-
-
-def _checked_hardware(text: str) -> str:
-    try:
-        return str(Hardware.parse(text))
-    except ConfigurationError as error:
-        raise ValueError(str(error)) from error
-
-
-def _checked_url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("must be http://HOST... or https://HOST...")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("holds a user name or password, which do not belong into a URL")
-    return text
+_URL = TypeAdapter(Url)
 
 
 def _checked_gateway(text: str) -> str:
-    if text and urlsplit(_checked_url(text)).scheme != "https":
+    if text and urlsplit(_URL.validate_python(text)).scheme != "https":
         raise ValueError("a gateway is reached by https:// only")
     return text.rstrip("/")
 
 
-def _checked_purpose(text: str) -> str:
-    if text and not _OBJECT_IDENTIFIER.fullmatch(text):
-        raise ValueError("an extended key usage is an object identifier such as 1.3.6.1.5.5.7.3.3, or empty for any")
-    return text
-
-
-def _from_folder(path: Path, info: ValidationInfo) -> Path:
-    folder = info.context.get("folder") if isinstance(info.context, dict) else None
-    return folder / path if isinstance(folder, Path) else path
-
-
-_Name = Annotated[str, AfterValidator(_checked_name)]
-_HardwareText = Annotated[str, AfterValidator(_checked_hardware)]
-_Path = Annotated[Path, AfterValidator(_from_folder)]
-_Url = Annotated[str, AfterValidator(_checked_url)]
 _GatewayUrl = Annotated[str, AfterValidator(_checked_gateway)]
-_Purpose = Annotated[str, AfterValidator(_checked_purpose)]
 _Switch = Annotated[bool, Field(strict=True)]
 _Seconds = Annotated[float, Field(gt=0, le=86400)]
 _Pause = Annotated[float, Field(ge=0, le=86400)]
@@ -99,24 +57,24 @@ class Log(StrEnum):
     JSON = "json"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_NO_OTHER_KEYS)
+@dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
 class NodeSection:
     """Who this node is, and the folder (outside the slots) that keeps journal, keys, floor and staged bundles."""
 
-    id: _Name
-    hardware: _HardwareText
-    state: _Path = Path("/var/lib/fieldrelay-node")
+    id: Name
+    hardware: HardwareText
+    state: ProvidedPath = Path("/var/lib/fieldrelay-node")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_NO_OTHER_KEYS)
+@dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
 class GatewaySection:
     """How the gateway is found: at `url`, or by mDNS on `interfaces`. What proves it is the site's CA."""
 
     url: _GatewayUrl = ""
     interfaces: tuple[str, ...] = ()
     browse_s: _Seconds = 10.0
-    site_ca: _Path = Path("/etc/fieldrelay/site-ca.pem")
-    token: _Path = Path("/etc/fieldrelay/token")
+    site_ca: ProvidedPath = Path("/etc/fieldrelay/site-ca.pem")
+    token: ProvidedPath = Path("/etc/fieldrelay/token")
 
     @model_validator(mode="after")
     def _somewhere(self) -> Self:
@@ -125,20 +83,20 @@ class GatewaySection:
         return self
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_NO_OTHER_KEYS)
+@dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
 class RepositorySection:
     """One repository whose software may run here, and who must have signed it."""
 
-    name: _Name
-    root: _Path
-    cms_roots: Annotated[tuple[_Path, ...], Field(min_length=1)]
-    cms_intermediates: tuple[_Path, ...] = ()
-    cms_purpose: _Purpose = CODE_SIGNING
+    name: Name
+    root: ProvidedPath
+    cms_roots: Annotated[tuple[ProvidedPath, ...], Field(min_length=1)]
+    cms_intermediates: tuple[ProvidedPath, ...] = ()
+    cms_purpose: Purpose = CODE_SIGNING
     cms_threshold: _Count = 1
     minimum_provenance: Provenance = Provenance.TUF
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_NO_OTHER_KEYS)
+@dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
 class HealthSection:
     """When a new version is well. `gateway`: it must also reach the gateway."""
 
@@ -148,7 +106,7 @@ class HealthSection:
     gateway: _Switch = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_NO_OTHER_KEYS)
+@dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
 class CommandCheckSection:
     """A program that ends with status 0 when all is well."""
 
@@ -157,12 +115,12 @@ class CommandCheckSection:
     timeout_s: _Seconds = 30.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_NO_OTHER_KEYS)
+@dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
 class HttpCheckSection:
     """A local service that answers a GET with `status`."""
 
     kind: Literal["http"]
-    url: _Url
+    url: Url
     status: Annotated[int, Field(ge=100, le=599)] = 200
     timeout_s: _Seconds = 10.0
 
@@ -170,7 +128,7 @@ class HttpCheckSection:
 CheckSection = Annotated[CommandCheckSection | HttpCheckSection, Field(discriminator="kind")]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_NO_OTHER_KEYS)
+@dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
 class HookSection:
     """A program of the integrator at one moment of an update."""
 
@@ -179,7 +137,7 @@ class HookSection:
     timeout_s: _Seconds = 60.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_NO_OTHER_KEYS)
+@dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
 class PollSection:
     """How often the gateway is asked: what it wishes, within these bounds; `retry_s` when it is away."""
 
@@ -188,7 +146,7 @@ class PollSection:
     retry_s: _Seconds = 10.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_NO_OTHER_KEYS)
+@dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
 class KindSection:
     """A driver or bootloader: `kind = "NAME"` and a table NAME with its own options, which it checks itself."""
 
@@ -196,7 +154,7 @@ class KindSection:
     options: dict[str, object] = Field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_NO_OTHER_KEYS)
+@dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
 class LogSection:
     """What is logged, and how it is written."""
 
@@ -225,7 +183,7 @@ def _different_names(repositories: tuple[RepositorySection, ...]) -> tuple[Repos
     return repositories
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_NO_OTHER_KEYS)
+@dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
 class NodeConfig:
     """The whole file. Sections are named as in TOML; `folder` is where it lies, which relative paths are meant from."""
 
@@ -247,49 +205,16 @@ _CONFIG = TypeAdapter(NodeConfig)
 
 def load_config(file: Path) -> NodeConfig:
     """Read and check `file`; `ConfigurationError` names every wrong key, `FormatVersionError` a newer format."""
-    return parse_config(_read(file), file)
+    if not file.exists():
+        raise ConfigurationError(f"there is no configuration {file}; name another one with --config")
+    return _checked(read_toml(file), file)
 
 
 def parse_config(text: str, file: Path) -> NodeConfig:
     """Check the text of a configuration; `file` names it in messages and is what relative paths are meant from."""
-    try:
-        values = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigurationError(f"{file} is not TOML: {error}") from error
-    version = values.get("format_version")
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise FormatVersionError(
-            f"{file} has format_version {version}, this release knows up to {FORMAT_VERSION}; use the release it was written for"
-        )
-    try:
-        return _CONFIG.validate_python(values, context={"folder": file.absolute().parent})
-    except ValidationError as error:
-        raise ConfigurationError(_all_mistakes(error, file)) from error
+    return _checked(parse_toml(text, file), file)
 
 
-def _read(file: Path) -> str:
-    try:
-        with file.open("rb") as opened:
-            data = opened.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot read the configuration {file}: {error.strerror or error}; name another one with --config"
-        ) from error
-    if len(data) > MAX_FILE_BYTES:
-        raise ConfigurationError(f"the configuration {file} is larger than {MAX_FILE_BYTES} bytes")
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"the configuration {file} is not UTF-8 at byte {error.start}") from error
-
-
-def _all_mistakes(error: ValidationError, file: Path) -> str:
-    details = error.errors(include_url=False, include_input=False)
-    return f"{file}: " + "; ".join(_mistake(detail["loc"], detail["msg"]) for detail in details)
-
-
-def _mistake(location: tuple[int | str, ...], message: str) -> str:
-    """`repository[0].cms_threshold: ...`, in the words of TOML and not of the validator."""
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
-    text = message.removeprefix("Value error, ")
-    return f"{key}: {'no such key' if text == 'Unexpected keyword argument' else text}"
+def _checked(values: Mapping[str, object], file: Path) -> NodeConfig:
+    refuse_newer(values, file, known=FORMAT_VERSION)
+    return check_values(_CONFIG, values, file)

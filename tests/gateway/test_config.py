@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from gateway.config import (
     CODE_SIGNING,
-    MAX_FILE_BYTES,
     ContentSection,
     GatewayConfig,
     LogLevel,
@@ -19,6 +18,7 @@ from gateway.config import (
     parse_config,
 )
 from update.errors import ConfigurationError, FormatVersionError
+from update.provided import MAX_PROVIDED_BYTES
 
 SAMPLE = Path(__file__).parents[2] / "configs" / "gateway.toml"
 NO_DEFAULT = {"wan", "repository.name", "repository.root", "repository.upstreams"}
@@ -199,7 +199,7 @@ def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
 
 def test_a_file_too_large_or_not_text_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "gateway.toml"
-    file.write_bytes(b"#" * (MAX_FILE_BYTES + 1))
+    file.write_bytes(b"#" * (MAX_PROVIDED_BYTES + 1))
     with pytest.raises(ConfigurationError, match="larger"):
         load_config(file)
     file.write_bytes(b"format_version = \xff")

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from node_agent.bootloaders.uboot import UbootConfig
 from node_agent.config import (
-    MAX_FILE_BYTES,
     CommandCheckSection,
     GatewaySection,
     HealthSection,
@@ -28,6 +27,7 @@ from node_agent.config import (
 )
 from node_agent.drivers.linux import LinuxConfig
 from update.errors import ConfigurationError, FormatVersionError
+from update.provided import MAX_PROVIDED_BYTES
 from update.trust.verified import Provenance
 
 SAMPLE = Path(__file__).parents[2] / "configs" / "node.toml"
@@ -178,7 +178,7 @@ def test_a_file_that_is_absent_too_large_or_no_text_is_refused(tmp_path: Path) -
     file = tmp_path / "node.toml"
     with pytest.raises(ConfigurationError, match="--config"):
         load_config(file)
-    file.write_bytes(b"#" * (MAX_FILE_BYTES + 1))
+    file.write_bytes(b"#" * (MAX_PROVIDED_BYTES + 1))
     with pytest.raises(ConfigurationError, match="larger than"):
         load_config(file)
     file.write_bytes(b"a = '\xff'")

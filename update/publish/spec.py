@@ -37,11 +37,10 @@
 Every key of `devices`, `sources` and `values` is a slot, and every slot is there.
 """
 
-import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Self
 
 from pydantic import (
     AfterValidator,
@@ -49,7 +48,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
-    ValidationError,
+    TypeAdapter,
     ValidationInfo,
     model_validator,
 )
@@ -58,9 +57,9 @@ from update.bundle.cpio import check_member_name
 from update.bundle.description import RESERVED_NAMES
 from update.bundle.entries import MAX_JSON_OFFSET_BYTES, MAX_TEXT, Compression, Handler
 from update.bundle.reader import DESCRIPTION, SIGNATURE
-from update.errors import ConfigurationError, ContainerError
+from update.errors import ContainerError
+from update.provided import check_values, named_after, read_toml
 
-MAX_SPEC_BYTES: Final = 1 << 20
 _SUFFIX = {Compression.NONE: "", Compression.ZLIB: ".gz", Compression.ZSTD: ".zst"}
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -75,7 +74,7 @@ Slot = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+,[A-Za-z0-9_-]+
 
 def _resolve(file: Path, info: ValidationInfo) -> Path:
     """Relative to the folder of SPEC.toml, and there."""
-    resolved = Path(info.context["base"]) / file if info.context else file
+    resolved = named_after(file, info)
     if not resolved.is_file():
         raise ValueError(f"{resolved} is not a file")
     return resolved
@@ -241,26 +240,12 @@ class BundleSpec(BaseModel):
             yield from (f"scripts[{number}]: {problem}" for problem in _name_problems(script.member))
 
 
+_SPEC = TypeAdapter(BundleSpec)
+
+
 def load_spec(path: Path) -> BundleSpec:
     """Read and check SPEC.toml; `ConfigurationError` with every mistake, each by its key."""
-    try:
-        if path.stat().st_size > MAX_SPEC_BYTES:
-            raise ConfigurationError(f"{path} is {path.stat().st_size} bytes long; at most {MAX_SPEC_BYTES} are read")
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:  # a decoding error, or brackets beyond reason
-        raise ConfigurationError(f"{path} is not TOML: {error}") from error
-    try:
-        return BundleSpec.model_validate(values, context={"base": path.parent})
-    except ValidationError as error:
-        mistakes = "\n".join(f"  {_place(each['loc'])}: {each['msg'].removeprefix('Value error, ')}" for each in error.errors())
-        raise ConfigurationError(f"{path} cannot be built:\n{mistakes}") from error
-
-
-def _place(location: tuple[int | str, ...]) -> str:
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    return text.lstrip(".") or "the whole"
+    return check_values(_SPEC, read_toml(path), path)
 
 
 def _coverage(key: str, given: Iterable[str], slots: set[str]) -> Iterator[str]:

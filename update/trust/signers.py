@@ -24,6 +24,7 @@ from securesystemslib.signer import CryptoSigner, SSlibKey
 
 from update.durable import Disk
 from update.errors import ConfigurationError, StateError
+from update.provided import read_provided
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
@@ -156,7 +157,7 @@ def create_key(disk: Disk, path: Path, kind: KeyKind = KeyKind.ECDSA_P256, *, pa
 
 def load_private_key(path: Path, passphrase: Passphrase | None = None) -> PrivateKey:
     """Read a PEM key; `passphrase(path)` is called only for an encrypted one. `ConfigurationError` says what is wrong."""
-    pem = _read_limited(path)
+    pem = read_provided(path, max_bytes=MAX_KEY_FILE_BYTES)
     try:
         try:
             key = serialization.load_pem_private_key(pem, password=None)
@@ -176,7 +177,7 @@ def load_private_key(path: Path, passphrase: Passphrase | None = None) -> Privat
 def read_certificate(path: Path) -> x509.Certificate:
     """Read one PEM certificate; `ConfigurationError` says what is wrong."""
     try:
-        return x509.load_pem_x509_certificate(_read_limited(path))
+        return x509.load_pem_x509_certificate(read_provided(path, max_bytes=MAX_KEY_FILE_BYTES))
     except (ValueError, UnsupportedAlgorithm) as error:
         raise ConfigurationError(f"{path} is no certificate in PEM form") from error
 
@@ -189,7 +190,7 @@ def load_role_signer(path: Path, passphrase: Passphrase | None = None) -> Crypto
 def load_role_key(path: Path) -> SSlibKey:
     """A TUF role's public key from a PEM file, for the root that trusts somebody else's key."""
     try:
-        key = serialization.load_pem_public_key(_read_limited(path))
+        key = serialization.load_pem_public_key(read_provided(path, max_bytes=MAX_KEY_FILE_BYTES))
         return SSlibKey.from_crypto(key)
     except (ValueError, UnsupportedAlgorithm) as error:
         raise ConfigurationError(f"{path} is no public key in PEM form that TUF can use") from error
@@ -218,14 +219,3 @@ def _scheme_of(key: PrivateKey, *, pss: bool) -> Scheme:
     if isinstance(key, ec.EllipticCurvePrivateKey):
         return Scheme(Algorithm.ECDSA, HashName.SHA384 if key.key_size > 256 else HashName.SHA256)
     raise ConfigurationError("an Ed25519 key cannot sign a CMS (OpenSSL 3.0 refuses it): use ECDSA P-256")
-
-
-def _read_limited(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_KEY_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error.strerror or error}") from error
-    if len(data) > MAX_KEY_FILE_BYTES:
-        raise ConfigurationError(f"{path} is larger than {MAX_KEY_FILE_BYTES} bytes: not a key or certificate")
-    return data
