@@ -21,7 +21,7 @@ import aiohttp
 from aiohttp import web
 from cryptography import x509
 
-from gateway.config import GatewayConfig, RepositorySection, StateFolder, WanSection, read_small_file
+from gateway.config import GatewayConfig, RepositorySection, StateFolder, WanSection
 from gateway.control.server import Control, allowed_peers, control_application
 from gateway.control.server import listen as listen_for_operators
 from gateway.database.engine import Database, sqlite_url
@@ -33,12 +33,12 @@ from gateway.north.room import Room
 from gateway.north.sources import Current, FolderUpstream, HttpUpstream, Upstream
 from gateway.north.upstream import Inspect, Mirror
 from gateway.south.announce import keep_announcing
-from gateway.south.content import ContentServer, Find
+from gateway.south.content import ContentServer
 from gateway.south.ddi import Ddi
 from gateway.south.enroll import Enrollment
 from gateway.south.identity import fingerprint_of, renew_certificate, site_authority
 from gateway.south.open_files import OpenFiles
-from gateway.south.relays import Relays
+from gateway.south.relays import Find, Relays
 from gateway.south.routes import Part, content_application, listen, make_runner, south_application
 from gateway.status import Status, StoreState
 from update.bundle.cms import CmsPolicy
@@ -46,6 +46,7 @@ from update.bundle.reader import verify_bundle
 from update.durable import Disk
 from update.errors import BusyError, ConfigurationError, StateError, StoreError
 from update.identity import Hardware
+from update.provided import read_provided
 from update.store.store import Store
 from update.trust.chain import split_anchors
 from update.trust.client import Repository
@@ -108,11 +109,12 @@ async def _run(
     mirrors = _make_mirrors(ground, room, session)
     tokens = Tokens(database, ground.now)
     async with AsyncExitStack() as stack:
-        relays = Relays(store.layout.sparse, ground.disk, mirrors.ranges_of, store.publish, room.admit)
+        find = _find_verified(store, mirrors)
+        relays = Relays(store.layout.sparse, ground.disk, mirrors.sources_of, publish=store.publish, find=find, admit=room.admit)
         stack.push_async_callback(relays.close)
         files = OpenFiles()
         stack.callback(files.close)
-        content = ContentServer(mirrors, _find_verified(store), relays, files)
+        content = ContentServer(mirrors, find, relays, files)
         background = await stack.enter_async_context(_background())
         if config.repository:
             background(mirrors.run(), "mirror")
@@ -173,7 +175,7 @@ async def _database(ground: Ground) -> AsyncGenerator[Database]:
 async def _session(config: WanSection) -> AsyncGenerator[aiohttp.ClientSession]:
     user, password = None, ""
     if config.proxy_credentials is not None:
-        text = read_small_file(config.proxy_credentials).decode(errors="replace").strip()
+        text = read_provided(config.proxy_credentials).decode(errors="replace").strip()
         user, _, password = text.partition(":")
     session = wan_session(
         proxy=config.proxy,
@@ -222,7 +224,7 @@ def _make_mirror(ground: Ground, section: RepositorySection, room: Room, floor: 
     repository = Repository(
         section.name,
         trusted=room.store.layout.trusted(section.name),
-        root=read_small_file(section.root),
+        root=read_provided(section.root),
         fetcher=current,
         disk=ground.disk,
         floor=floor,
@@ -244,7 +246,7 @@ def _make_inspect(section: RepositorySection, now: Now) -> Inspect:
     roots: list[x509.Certificate] = []
     intermediates: list[x509.Certificate] = []
     for file in section.cms_roots:
-        found = split_anchors(read_small_file(file))
+        found = split_anchors(read_provided(file))
         roots += found[0]
         intermediates += found[1]
     if section.cms_roots and not roots:
@@ -259,15 +261,19 @@ def _make_inspect(section: RepositorySection, now: Now) -> Inspect:
     return inspect
 
 
-def _find_verified(store: Store) -> Find:
-    """Stored content, hashed at its first use by this process: what rotted on disk counts as missing and is fetched again."""
+def _find_verified(store: Store, mirrors: Mirrors) -> Find:
+    """Stored content, hashed at its first use by this process: what rotted on disk counts as missing and is fetched again.
+
+    What is stored for one repository serves another that lists the same content.
+    """
 
     def find(info: TargetInfo) -> Path | None:
-        try:
-            return store.open_verified(info).file
-        except StoreError as error:
-            _LOG.debug("%s: %s", info.path, error)
-            return None
+        for each in (info, *mirrors.twins(info)):
+            try:
+                return store.open_verified(each).file
+            except StoreError as error:
+                _LOG.debug("%s of %s: %s", each.path, each.repository, error)
+        return None
 
     return find
 

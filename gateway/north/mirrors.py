@@ -2,10 +2,10 @@
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from gateway.fleet.catalogue import RepositoryState
-from gateway.north.sources import Failover
+from gateway.north.sources import TargetSource
 from gateway.north.upstream import Mirror
 from update.errors import UnknownTargetError
 from update.trust.verified import TargetInfo
@@ -41,9 +41,14 @@ class Mirrors:
         mirror = self._mirrors.get(repository)
         return None if mirror is None else mirror.metadata(name)
 
-    def ranges_of(self, info: TargetInfo) -> Failover:
-        """Where the relay gets missing chunks of a target."""
-        return self._mirrors[info.repository].ranges_of(info)
+    def sources_of(self, info: TargetInfo) -> tuple[TargetSource, ...]:
+        """Where the relay gets missing chunks of a target: the upstreams of its repository, the best first."""
+        return self._mirrors[info.repository].sources_of(info)
+
+    def twins(self, info: TargetInfo) -> Iterator[TargetInfo]:
+        """Targets of other repositories with the same content: what is stored for one need not be fetched for the other."""
+        listed = (twin for name, mirror in self._mirrors.items() if name != info.repository for twin in mirror.targets())
+        return (twin for twin in listed if (twin.sha256, twin.length) == (info.sha256, info.length))
 
     def states(self) -> Sequence[RepositoryState]:
         """Every repository's state."""

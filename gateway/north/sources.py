@@ -1,20 +1,22 @@
 """Where a repository's bytes come from: its upstreams in their configured order, over HTTP or from a folder.
 
-An upstream only delivers bytes; whoever asked verifies them. Failover is within one repository: on an error the next
-upstream is asked for what is still missing, but *not there* (404) is an answer and not an error.
+An upstream only delivers bytes; whoever asked verifies them. Failover is within one repository, and only who verifies can
+say that an upstream failed: one that is gone and one that sends other bytes than were signed are the same to it. `Preference`
+remembers both for a while.
 """
 
 import asyncio
-import logging
 import os
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import aiohttp
 
 from update.chunks.ranges import Range
-from update.errors import NotFoundError, UnreachableError, WireError
+from update.errors import UnreachableError
 from update.store.directory import DirectoryFetcher
 from update.store.staging import Staged
 from update.trust.verified import TargetInfo
@@ -23,8 +25,8 @@ from update.wire.http import HttpFetcher
 from update.wire.ranged import read_ranges
 from update.wire.rate import Retry
 
-_log = logging.getLogger(__name__)
 _BLOCK_BYTES = 1 << 20
+PENALTY_S = 300.0
 
 
 class Upstream(Protocol):
@@ -43,7 +45,7 @@ class Upstream(Protocol):
         """Fill `staged` up to `length` bytes, going on where it ends. Errors also: `StoreError`."""
         ...
 
-    def read_ranges(self, path: str, ranges: Sequence[Range]) -> AsyncIterator[tuple[int, bytes]]:
+    def read_ranges(self, path: str, ranges: Sequence[Range]) -> AsyncGenerator[tuple[int, bytes], None]:
         """Yield (offset, bytes) covering `ranges`, each range from its start."""
         ...
 
@@ -65,7 +67,7 @@ class HttpUpstream:
         """Get the rest."""
         await download(self._session, self._fetcher.url(path), staged, length=length, retry=self._retry)
 
-    def read_ranges(self, path: str, ranges: Sequence[Range]) -> AsyncIterator[tuple[int, bytes]]:
+    def read_ranges(self, path: str, ranges: Sequence[Range]) -> AsyncGenerator[tuple[int, bytes], None]:
         """Get ranges, however the server answers."""
         return read_ranges(self._session, self._fetcher.url(path), ranges, retry=self._retry)
 
@@ -87,27 +89,26 @@ class FolderUpstream:
             await asyncio.to_thread(staged.write_at, offset, block)
         await asyncio.to_thread(staged.sync)
 
-    async def read_ranges(self, path: str, ranges: Sequence[Range]) -> AsyncIterator[tuple[int, bytes]]:
+    async def read_ranges(self, path: str, ranges: Sequence[Range]) -> AsyncGenerator[tuple[int, bytes], None]:
         """Read blocks of at most 1 MiB."""
-        descriptor = await asyncio.to_thread(self._fetcher.open, path)
+        for span in ranges:
+            offset = span.start
+            while offset < span.end:
+                block = await asyncio.to_thread(self._read, path, offset, min(_BLOCK_BYTES, span.end - offset))
+                if not block:
+                    raise UnreachableError(f"{path} in {self.name} ends at byte {offset}, byte {span.end - 1} was asked for")
+                yield offset, block
+                offset += len(block)
+
+    def _read(self, path: str, offset: int, size: int) -> bytes:
+        """One block; opened for each, so that nothing stays open when the reader goes away or the medium is pulled."""
+        descriptor = self._fetcher.open(path)
         try:
-            for span in ranges:
-                offset = span.start
-                while offset < span.end:
-                    block = await asyncio.to_thread(_read, descriptor, min(_BLOCK_BYTES, span.end - offset), offset)
-                    if not block:
-                        raise UnreachableError(f"{path} in {self.name} ends at byte {offset}, byte {span.end - 1} was asked for")
-                    yield offset, block
-                    offset += len(block)
+            return os.pread(descriptor, size, offset)
+        except OSError as error:
+            raise UnreachableError(f"{self.name} cannot be read at byte {offset} of {path}: {error.strerror}") from error
         finally:
             os.close(descriptor)
-
-
-def _read(descriptor: int, size: int, offset: int) -> bytes:
-    try:
-        return os.pread(descriptor, size, offset)
-    except OSError as error:
-        raise UnreachableError(f"the medium cannot be read at byte {offset}: {error.strerror}") from error
 
 
 class Current:
@@ -121,37 +122,46 @@ class Current:
         return await self.upstream.fetch(path, max_bytes=max_bytes)
 
 
-class Failover:
-    """A `RangeSource` of one target: on an error the next upstream is asked for what is still missing."""
+class Preference:
+    """The order in which upstreams are asked: as configured, but one that failed is asked last for `PENALTY_S`.
 
-    def __init__(self, upstreams: Sequence[Upstream], info: TargetInfo) -> None:
+    So a dead or lying upstream costs its time once in a while and not with every request, and the preferred one, which may
+    be the cheap line, is preferred again by itself. `clock` gives seconds that never go back.
+    """
+
+    def __init__(self, upstreams: Sequence[Upstream], *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._failed_s = [float("-inf")] * len(upstreams)
         self._upstreams = tuple(upstreams)
-        self._info = info
+        self._clock = clock
 
-    async def read_ranges(self, ranges: Sequence[Range]) -> AsyncIterator[tuple[int, bytes]]:
-        """Yield every byte of `ranges` once; the last upstream's error when none could finish."""
-        missing = {span.start: span.length for span in ranges}
-        trouble: WireError = NotFoundError(f"{self._info.path} has no upstream")
-        for upstream in self._upstreams:
-            try:
-                rest = tuple(Range(start, length) for start, length in sorted(missing.items()))
-                async for offset, piece in upstream.read_ranges(self._info.wire_path, rest):
-                    _take(missing, offset, len(piece))
-                    yield offset, piece
-            except WireError as error:
-                _log.warning("upstream %s: %s (%s)", upstream.name, error, error.code)
-                trouble = error
-            if not missing:
-                return
-        raise trouble
+    def order(self) -> tuple[Upstream, ...]:
+        """Whom to ask, one after the other."""
+        now = self._clock()
+        late = [now - failed < PENALTY_S for failed in self._failed_s]
+        return tuple(self._upstreams[place] for place in sorted(range(len(late)), key=late.__getitem__))
+
+    def failed(self, upstream: Upstream) -> None:
+        """This one did not do what it should."""
+        self._failed_s[self._upstreams.index(upstream)] = self._clock()
 
 
-def _take(missing: dict[int, int], offset: int, size: int) -> None:
-    """Note that `size` bytes from `offset` have come; a piece may run through adjacent ranges."""
-    while size > 0:
-        length = missing.pop(offset, 0)
-        if not length:
-            return  # delivered twice, or not asked for: the reader of the chunks judges it
-        if length > size:
-            missing[offset + size] = length - size
-        offset, size = offset + length, size - length
+@dataclass(frozen=True, slots=True)
+class TargetSource:
+    """One upstream of one target, as the relay asks for it."""
+
+    upstream: Upstream
+    info: TargetInfo
+    preference: Preference
+
+    @property
+    def name(self) -> str:
+        """For logs."""
+        return self.upstream.name
+
+    def read_ranges(self, ranges: Sequence[Range]) -> AsyncGenerator[tuple[int, bytes], None]:
+        """Yield (offset, bytes) covering `ranges`, each range from its start. Errors: `WireError`."""
+        return self.upstream.read_ranges(self.info.wire_path, ranges)
+
+    def failed(self) -> None:
+        """Ask the others first for a while."""
+        self.preference.failed(self.upstream)

@@ -20,13 +20,22 @@ from datetime import datetime
 from pathlib import Path
 
 from gateway.fleet.catalogue import RepositoryState
-from gateway.north.sources import Current, Failover, Upstream
-from update.errors import BundleError, FieldrelayError, NotFoundError, NotStoredError, StoreError, TrustError, WireError
+from gateway.north.sources import Current, Preference, TargetSource, Upstream
+from update.errors import (
+    BundleError,
+    EndlessDataError,
+    FieldrelayError,
+    LengthOrHashError,
+    NotFoundError,
+    NotStoredError,
+    StoreError,
+    TrustError,
+    WireError,
+)
 from update.identity import Hardware
-from update.store.staging import Staged
 from update.store.store import Store
 from update.trust.client import Refreshed, Repository
-from update.trust.verified import TargetInfo, verify_target
+from update.trust.verified import TargetInfo, VerifiedTarget, verify_target
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +78,7 @@ class Mirror:
         self.name = repository.name
         self._repository = repository
         self._current = current
-        self._upstreams = tuple(upstreams)
+        self._preference = Preference(upstreams)
         self._store = store
         self._hardware = tuple(hardware)
         self._inspect = inspect
@@ -92,9 +101,9 @@ class Mirror:
         """A metadata file, byte for byte."""
         return self._view.metadata.get(name)
 
-    def ranges_of(self, info: TargetInfo) -> Failover:
+    def sources_of(self, info: TargetInfo) -> tuple[TargetSource, ...]:
         """Where the relay gets missing chunks of a target."""
-        return Failover(self._upstreams, info)
+        return tuple(TargetSource(upstream, info, self._preference) for upstream in self._preference.order())
 
     def state(self) -> RepositoryState:
         """How the mirror stands."""
@@ -137,13 +146,12 @@ class Mirror:
     async def _ask(self) -> Refreshed:
         """Refresh from the first upstream that can."""
         trouble: FieldrelayError = NotFoundError(f"repository {self.name} has no upstream")
-        for upstream in self._upstreams:
+        for upstream in self._preference.order():
             self._current.upstream = upstream
             try:
                 return await self._repository.refresh()
             except (WireError, TrustError) as error:
-                _log.warning("mirror %s: upstream %s: %s (%s)", self.name, upstream.name, error, error.code)
-                trouble = error
+                trouble = self._failed(upstream, error)
         raise trouble
 
     async def _return_to_last(self) -> None:
@@ -195,27 +203,46 @@ class Mirror:
             return None
 
     async def _fetch(self, info: TargetInfo) -> None:
-        """Staging, verification, store; what is damaged in staging is dropped, so that the next try begins anew."""
+        """Staging, verification, store; from the first upstream that has what was signed."""
         await asyncio.to_thread(self._admit, info)
-        with await asyncio.to_thread(self._store.stage, info) as staged:
-            await self._download(info, staged)
+        verified = await self._download(info)
         try:
-            verified = await asyncio.to_thread(verify_target, info, staged.path)
-            await asyncio.to_thread(self._inspect, staged.path, info)
+            await asyncio.to_thread(self._inspect, verified.file, info)
         except (TrustError, BundleError):
-            await asyncio.to_thread(staged.discard)
+            await asyncio.to_thread(self._discard, info)
             raise
         await asyncio.to_thread(self._store.publish, verified)
 
-    async def _download(self, info: TargetInfo, staged: Staged) -> None:
-        trouble: WireError = NotFoundError(f"{info.path} has no upstream")
-        for upstream in self._upstreams:
+    async def _download(self, info: TargetInfo) -> VerifiedTarget:
+        trouble: FieldrelayError = NotFoundError(f"{info.path} has no upstream")
+        for upstream in self._preference.order():
             try:
-                return await upstream.download(info.wire_path, staged, length=info.length)
-            except WireError as error:
-                _log.warning("mirror %s: upstream %s: %s (%s)", self.name, upstream.name, error, error.code)
-                trouble = error
+                return await self._download_from(upstream, info)
+            except (WireError, EndlessDataError, LengthOrHashError) as error:
+                trouble = self._failed(upstream, error)
         raise trouble
+
+    async def _download_from(self, upstream: Upstream, info: TargetInfo) -> VerifiedTarget:
+        """Go on where staging ends; if the whole is wrong then, fetch all of it from this upstream alone."""
+        with await asyncio.to_thread(self._store.stage, info) as staged:
+            resumed_at = staged.size()
+            await upstream.download(info.wire_path, staged, length=info.length)
+        try:
+            return await asyncio.to_thread(verify_target, info, staged.path)
+        except LengthOrHashError:
+            await asyncio.to_thread(staged.discard)
+            if not resumed_at:
+                raise
+        return await self._download_from(upstream, info)
+
+    def _discard(self, info: TargetInfo) -> None:
+        with self._store.stage(info) as staged:
+            staged.discard()
+
+    def _failed(self, upstream: Upstream, error: FieldrelayError) -> FieldrelayError:
+        _log.warning("mirror %s: upstream %s: %s (%s)", self.name, upstream.name, error, error.code)
+        self._preference.failed(upstream)
+        return error
 
     def _note(self, error: FieldrelayError) -> None:
         self._trouble = error

@@ -6,20 +6,24 @@ a proxy gets). A name is looked up in verified metadata and never opened as a pa
 """
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from aiohttp import web
 
-from gateway.south.files import Answer, answer, etag_of, not_satisfiable, partial, precondition, wanted_ranges, whole
-from gateway.south.open_files import OpenFiles
+from gateway.south.files import answer, etag_of, not_satisfiable, partial, precondition, wanted_ranges, whole
+from gateway.south.open_files import Lease, OpenFiles
 from gateway.south.range_response import RangeResponse
-from gateway.south.relays import Relays
+from gateway.south.relays import Find, Relays
+from gateway.south.single_flight import SingleFlight
 from update.chunks.ranges import Range
 from update.digest import Digest
-from update.errors import NotFoundError, RangeNotSatisfiableError
+from update.errors import NotFoundError, ProtocolError, RangeNotSatisfiableError, SlowError, UnreachableError
 from update.trust.verified import TargetInfo
+
+_log = logging.getLogger(__name__)
 
 
 class Catalogue(Protocol):
@@ -34,18 +38,15 @@ class Catalogue(Protocol):
         ...
 
 
-Find = Callable[[TargetInfo], Path | None]
-"""Where a complete, verified target is stored; reads the file at its first use after a start."""
-
-
 class ContentServer:
-    """Handlers for metadata and targets."""
+    """Handlers for metadata and targets. `find` looks into the store, and is told of every use about once a minute."""
 
     def __init__(self, catalogue: Catalogue, find: Find, relays: Relays, files: OpenFiles) -> None:
         self._catalogue = catalogue
         self._find = find
         self._relays = relays
         self._files = files
+        self._lookups: SingleFlight[Digest, Path | None] = SingleFlight()  # a lookup may hash a whole file
 
     def routes(self) -> list[web.RouteDef]:
         """For agents: everything below `/repositories/`."""
@@ -72,42 +73,72 @@ class ContentServer:
 
     async def stock_target(self, request: web.Request) -> web.StreamResponse:
         """A target by the host of its signed URL."""
-        return await self._send(request, request.url.host or "", request.match_info["path"])
+        return await self._send(request, _host_of(request), request.match_info["path"])
 
     async def _send(self, request: web.Request, repository: str, path: str) -> web.StreamResponse:
         info = self._catalogue.find(repository, path)
         if info is None:
             raise NotFoundError(f"repository {repository} lists no {path}")
-        stored = await asyncio.to_thread(self._find, info)
-        if stored is not None:
-            return self._response(info.sha256, stored, answer(request.method, request.headers, info.length, etag_of(info.sha256)))
+        lease = await self._stored(info)
+        if lease is not None:
+            return RangeResponse(answer(request.method, request.headers, info.length, etag_of(info.sha256)), lease)
         return await self._relay(request, info)
+
+    async def _stored(self, info: TargetInfo) -> Lease | None:
+        """Complete content, from the store; no thread is asked while it is in use."""
+        if lease := self._files.borrow(info.sha256):
+            return lease
+        if self._relays.is_open(info.sha256):
+            return None
+        path = await self._lookups.share(info.sha256, lambda: asyncio.to_thread(self._find, info))
+        if path is None:
+            return None
+        try:
+            return self._files.borrow(info.sha256) or self._files.open(info.sha256, path)
+        except FileNotFoundError:  # removed a moment ago
+            return None
 
     async def _relay(self, request: web.Request, info: TargetInfo) -> web.StreamResponse:
         """Answer from the sparse file, once what is asked for has come; nothing is sent before."""
         etag = etag_of(info.sha256)
         if refused := precondition(request.headers, etag):
-            return _bodiless(refused)
+            return RangeResponse(refused)
         try:
             ranges = wanted_ranges(request.method, request.headers, info.length, etag)
         except RangeNotSatisfiableError:
-            return _bodiless(not_satisfiable(info.length))
+            return RangeResponse(not_satisfiable(info.length))
         if request.method == "HEAD":
-            return _bodiless(whole(info.length, etag, method="HEAD"))
-        path = await self._relays.ensure(info, ranges or (Range(0, info.length),))
-        reply = partial(ranges, info.length, etag) if ranges else whole(info.length, etag, method="GET")
+            return RangeResponse(whole(info.length, etag, method="HEAD"))
+        if ranges is None:
+            return RangeResponse(whole(info.length, etag, method="GET"), await self._lend(info, (Range(0, info.length),)))
+        ranges, lease = await self._lend_some(info, ranges)
+        return RangeResponse(partial(ranges, info.length, etag), lease)
+
+    async def _lend_some(self, info: TargetInfo, ranges: tuple[Range, ...]) -> tuple[tuple[Range, ...], Lease]:
+        """All `ranges`, or the first of them if the rest cannot be had now.
+
+        A server may answer fewer ranges than asked (RFC 9110 section 14.2), and swupdate then asks for the rest, while it
+        gives up its update at any status but 206 (measured with 2022.12).
+        """
         try:
-            return self._response(info.sha256, path, reply)
-        except FileNotFoundError:  # completed and published a moment ago
-            stored = await asyncio.to_thread(self._find, info)
-            if stored is None:
+            return ranges, await self._lend(info, ranges)
+        except (UnreachableError, SlowError) as error:
+            count = self._relays.leading(info, ranges)
+            if not count:
                 raise
-            return self._response(info.sha256, stored, reply)
+            _log.info("relay: %s: answering %d of %d ranges: %s", info.path, count, len(ranges), error)
+        return ranges[:count], await self._lend(info, ranges[:count])
 
-    def _response(self, digest: Digest, path: Path, reply: Answer) -> RangeResponse:
-        lease = self._files.lease(digest, path)
-        return RangeResponse(reply, lease.descriptor, lease.release)
+    async def _lend(self, info: TargetInfo, ranges: Sequence[Range]) -> Lease:
+        lease = await self._relays.lend(info, ranges) or await self._stored(info)
+        if lease is None:
+            raise NotFoundError(f"{info.path} of {info.repository} was removed while it was asked for; ask again")
+        return lease
 
 
-def _bodiless(reply: Answer) -> RangeResponse:
-    return RangeResponse(reply, -1, lambda: None)
+def _host_of(request: web.Request) -> str:
+    """The host of the URL asked for: of the absolute form that a proxy gets, else of the Host field."""
+    try:
+        return request.url.host or ""
+    except ValueError as error:
+        raise ProtocolError(f"not a host: {request.host[:80]!r}") from error

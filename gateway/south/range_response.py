@@ -8,13 +8,14 @@ do not apply to these responses. The private names used (`_drain_helper`, `_eof_
 - A single large part over plain TCP goes by sendfile(2), but only while the transport's own buffer is empty: our bytes
   must not overtake its. Everything else is read by blocks and written with the head in one call, so that head and first
   part leave together (swupdate looks for the boundary in the first buffer only).
-- Warm pages are read on the loop (preadv2 with RWF_NOWAIT), cold ones in a thread.
+- Warm pages are read on the loop (preadv2 with RWF_NOWAIT), cold ones in a thread, which also warms them for sendfile.
+- sendfile goes to a duplicate of the transport's descriptor: the transport closes its own as soon as the client half-closes,
+  and the next connection gets that number.
 - A client that stops reading is given `STALL_S` and then cut.
 """
 
 import asyncio
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -22,6 +23,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from gateway.south.files import Answer
+from gateway.south.open_files import Lease
 
 BLOCK_BYTES = 256 << 10
 SENDFILE_FROM_BYTES = 128 << 10
@@ -30,13 +32,12 @@ STALL_S = 120.0
 
 
 class RangeResponse(web.StreamResponse):
-    """One response over an open file. `release` is called once, when the descriptor is no longer needed."""
+    """One response over an open file, which is released at its end; `lease` is needed where the answer has a body."""
 
-    def __init__(self, answer: Answer, descriptor: int, release: Callable[[], None]) -> None:
+    def __init__(self, answer: Answer, lease: Lease | None = None) -> None:
         super().__init__(status=answer.status)
         self._answer = answer
-        self._descriptor = descriptor
-        self._release = release
+        self._lease = lease
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Send head and body; `ConnectionResetError` when the client has gone or has stopped reading."""
@@ -48,7 +49,8 @@ class RangeResponse(web.StreamResponse):
             head = self._answer.head + _connection_header(request) + b"\r\n"
             await self._send(request, request.transport, head)
         finally:
-            self._release()
+            if self._lease is not None:
+                self._lease.release()
         return None
 
     async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002 - the signature is aiohttp's
@@ -57,8 +59,8 @@ class RangeResponse(web.StreamResponse):
         self._body_length = self._answer.body_bytes
 
     async def _send(self, request: web.BaseRequest, transport: asyncio.Transport, head: bytes) -> None:
-        answer = self._answer
-        if request.method == "HEAD" or not answer.parts:
+        answer, lease = self._answer, self._lease
+        if request.method == "HEAD" or not answer.parts or lease is None:
             transport.write(head)
             return
         socket = None if request.secure else transport.get_extra_info("socket")
@@ -68,11 +70,11 @@ class RangeResponse(web.StreamResponse):
             await asyncio.sleep(0)  # uvloop writes at the end of the iteration
             if not transport.get_write_buffer_size():
                 span = answer.parts[0].span
-                await _send_by_kernel(transport, socket.fileno(), self._descriptor, span.start, span.length)
+                await _send_by_kernel(transport, socket.fileno(), lease.descriptor, span.start, span.length)
                 return
-        await self._send_by_blocks(request, transport, head)
+        await self._send_by_blocks(request, transport, head, lease.descriptor)
 
-    async def _send_by_blocks(self, request: web.BaseRequest, transport: asyncio.Transport, head: bytes) -> None:
+    async def _send_by_blocks(self, request: web.BaseRequest, transport: asyncio.Transport, head: bytes, descriptor: int) -> None:
         """Read blocks and write them with what goes before them; at most two blocks are in memory."""
         waiting: list[bytes | bytearray] = [head] if head else []
         size = 0
@@ -80,7 +82,7 @@ class RangeResponse(web.StreamResponse):
             waiting.append(part.frame)
             offset, left = part.span.start, part.span.length
             while left:
-                block = await read_block(self._descriptor, offset, min(left, BLOCK_BYTES))
+                block = await read_block(descriptor, offset, min(left, BLOCK_BYTES))
                 if not block:  # shorter than promised: the only honest end is a cut
                     transport.abort()
                     raise ConnectionResetError("content is shorter than its size")
@@ -117,37 +119,49 @@ async def _flush(request: web.BaseRequest, transport: asyncio.Transport, waiting
 
 async def _send_by_kernel(transport: asyncio.Transport, out: int, descriptor: int, offset: int, left: int) -> None:
     """sendfile(2) on the transport's socket, yielding between steps so that no connection starves the others."""
-    while left:
-        try:
-            sent = os.sendfile(out, descriptor, offset, min(left, SENDFILE_STEP_BYTES))
-        except BlockingIOError:
-            await _writable(transport, out)
-            continue
-        if sent == 0:
-            transport.abort()
-            raise ConnectionResetError("content is shorter than its size")
-        offset, left = offset + sent, left - sent
-        if left:
-            await asyncio.sleep(0)
+    out = os.dup(out)
+    try:
+        while left:
+            step = min(left, SENDFILE_STEP_BYTES)
+            await _warm(descriptor, offset, step)
+            if transport.is_closing():
+                raise ConnectionResetError("the client has gone")
+            try:
+                sent = os.sendfile(out, descriptor, offset, step)
+            except BlockingIOError:
+                await _writable(transport, out)
+                continue
+            if sent == 0:
+                transport.abort()
+                raise ConnectionResetError("content is shorter than its size")
+            offset, left = offset + sent, left - sent
+            if left:
+                await asyncio.sleep(0)
+    finally:
+        os.close(out)
+
+
+async def _warm(descriptor: int, offset: int, size: int) -> None:
+    """Have the bytes in the page cache: sendfile would read a cold disk on the event loop. Judged by the last of them."""
+    with suppress(OSError):
+        os.preadv(descriptor, [bytearray(1)], offset + size - 1, os.RWF_NOWAIT)
+        return
+    await asyncio.to_thread(os.pread, descriptor, size, offset)
 
 
 async def _writable(transport: asyncio.Transport, out: int) -> None:
-    """Wait until the socket takes bytes again; on a duplicate, since asyncio guards its transports' own descriptors."""
-    if transport.is_closing():
-        raise ConnectionResetError("the client has gone")
+    """Wait until the socket takes bytes again."""
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
-    duplicate = os.dup(out)
+    loop.add_writer(out, _settle, ready)
     try:
-        loop.add_writer(duplicate, _settle, ready)
         async with asyncio.timeout(STALL_S):
             await ready
     except TimeoutError as error:
         transport.abort()
         raise ConnectionResetError("the client has stopped reading") from error
     finally:
-        loop.remove_writer(duplicate)
-        os.close(duplicate)
+        loop.remove_writer(out)
 
 
 def _settle(ready: "asyncio.Future[Any]") -> None:  # Any: a future of nothing

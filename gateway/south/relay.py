@@ -7,165 +7,270 @@ Rules:
 2. Every chunk has at most one fetch under way. Who needs it meanwhile waits for the same one; a client that goes away
    disturbs nobody, because fetches belong to the relay and not to the request.
 3. Neighbouring missing chunks travel as one range, many ranges as one request.
-4. A chunk that fails (upstream gone, wrong bytes) fails for those who wait for it now, and is missing again for the next.
-5. What was fetched is made durable in batches; a power cut costs at most the last batch.
+4. What one upstream does not send, or sends wrong, the next one is asked for. A chunk that none has fails for those who
+   wait for it now, and is missing again for the next.
+5. What was fetched is made durable in batches; a power cut costs at most the last batch. A disk that refuses a batch does
+   not stop the relay: what is in the file is served all the same, and fetched again after a restart.
+6. Hashing, writing and syncing are done in threads: the event loop serves others meanwhile.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import suppress
-from typing import Protocol
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Sequence
+from contextlib import aclosing
+from functools import partial
+from typing import Protocol, TypeVar
 
+from gateway.south.open_files import Lease, duplicate
 from gateway.south.sparse import SparseFile
 from update.chunks.plan import merge
 from update.chunks.ranges import Range
-from update.errors import ChunkError, FieldrelayError, ProtocolError, SlowError
+from update.chunks.zchunk import HeaderIndex
+from update.errors import (
+    BundleError,
+    ChunkError,
+    FieldrelayError,
+    ProtocolError,
+    SlowError,
+    StoreError,
+    TrustError,
+    UnreachableError,
+    WireError,
+)
 
 _log = logging.getLogger(__name__)
 
 RANGES_PER_REQUEST = 60
 CONCURRENT_REQUESTS = 4
-COMMIT_EVERY_CHUNKS = 256
+COMMIT_EVERY_BYTES = 8 << 20
+WRITE_BYTES = 256 << 10
+"""A thread is worth its while from about here; a fetch holds this much and one chunk in memory."""
+PROVE_AT_ONCE = 64
+
+_Result = TypeVar("_Result")
+UPSTREAM_FAULTS = (WireError, TrustError, BundleError)
+"""Gone, slow, or not what was signed: the next upstream may do better."""
 
 
 class RangeSource(Protocol):
-    """Where missing bytes come from: the upstreams of one file, in their order."""
+    """One upstream of one file."""
 
-    def read_ranges(self, ranges: Sequence[Range]) -> AsyncIterator[tuple[int, bytes]]:
+    @property
+    def name(self) -> str:
+        """For logs."""
+        ...
+
+    def read_ranges(self, ranges: Sequence[Range]) -> AsyncGenerator[tuple[int, bytes], None]:
         """Yield (offset, bytes) covering `ranges`, in any order of ranges, each range from its start. Errors: `WireError`."""
+        ...
+
+    def failed(self) -> None:
+        """It did not do what it should: others are to be asked before it for a while."""
         ...
 
 
 class RelayedFile:
     """One `.zck` that fills as it is asked for."""
 
-    def __init__(self, sparse: SparseFile, source: RangeSource, *, hold_s: float = 280.0) -> None:
+    def __init__(self, sparse: SparseFile) -> None:
         self.sparse = sparse
-        self._source = source
-        self._hold_s = hold_s
         self._coming: dict[int, asyncio.Future[None]] = {}
         self._fetches: set[asyncio.Task[None]] = set()
+        self._work: set[asyncio.Task[object]] = set()
         self._slots = asyncio.Semaphore(CONCURRENT_REQUESTS)
         self._committing = asyncio.Lock()
-        self._uncommitted = 0
+        self._proving = asyncio.Lock()
+        self._uncommitted_bytes = 0
+        self._closed = False
 
-    async def ensure(self, ranges: Iterable[Range]) -> None:
-        """Return once every chunk that `ranges` touch is in the file.
+    def lend(self) -> Lease:
+        """A descriptor of the file, right also after it was published or closed here."""
+        return duplicate(self.sparse.fileno())
 
-        Errors: what the fetch of a needed chunk ended with (`WireError`, `ChunkError`, `StoreError`), or `SlowError` after
-        `hold_s` seconds.
+    async def ensure(self, ranges: Iterable[Range], sources: Sequence[RangeSource]) -> None:
+        """Return once every chunk that `ranges` touch is in the file; what is missing comes from `sources`, in their order.
+
+        Errors: `UnreachableError` or `SlowError` when no source could send a chunk, `StoreError`.
         """
         numbers = sorted({number for span in ranges for number in self.sparse.index.covering(span.start, span.length)})
-        missing = [number for number in numbers if not self._at_hand(number)]
-        self._claim([number for number in missing if number not in self._coming])
-        waiting = [self._coming[number] for number in missing]
-        if not waiting:
+        if all(map(self.sparse.holds, numbers)):
             return
-        try:
-            async with asyncio.timeout(self._hold_s):
-                await _all_of(waiting)
-        except TimeoutError as error:
-            raise SlowError(
-                f"upstream did not send {len(waiting)} chunks of {self.sparse.path.name} in {self._hold_s:g} s"
-            ) from error
+        await self._prove(numbers)
+        missing = [number for number in numbers if not self.sparse.holds(number)]
+        self._claim([number for number in missing if number not in self._coming], sources)
+        for coming in [self._coming[number] for number in missing]:
+            if not coming.done():
+                await asyncio.wait([coming])  # unlike `await coming`, a reader that goes away leaves it to the others
+            coming.result()
+
+    def leading(self, ranges: Sequence[Range]) -> int:
+        """How many of `ranges`, from the first on, are completely at hand."""
+        for count, span in enumerate(ranges):
+            if not all(map(self.sparse.holds, self.sparse.index.covering(span.start, span.length))):
+                return count
+        return len(ranges)
+
+    async def settle(self) -> None:
+        """Wait for the fetches under way, prove everything that is at hand, and make it durable. Errors: `StoreError`."""
+        await asyncio.gather(*self._fetches, return_exceptions=True)
+        await self._prove(range(len(self.sparse.index)))
+        await self._commit()
 
     async def close(self) -> None:
         """End the fetches and keep what has arrived."""
+        self._closed = True
         for task in tuple(self._fetches):
             task.cancel()
         await asyncio.gather(*self._fetches, return_exceptions=True)
-        await self._commit()
-        self.sparse.close()
+        await asyncio.gather(*self._work, return_exceptions=True)
+        try:
+            await self._commit()
+        except StoreError as error:
+            _log.error("relay: what came last of %s is not durable: %s (%s)", self.sparse.path.name, error, error.code)
+        finally:
+            self.sparse.close()
 
-    async def settle(self) -> None:
-        """Wait for the fetches under way, and make what has arrived durable."""
-        await asyncio.gather(*self._fetches, return_exceptions=True)
-        await self._commit()
+    async def _prove(self, numbers: Iterable[int]) -> None:
+        """Read again what an earlier process wrote, each chunk at its first use; that may be a whole file."""
+        unproved = self.sparse.unproved(numbers)
+        for first in range(0, len(unproved), PROVE_AT_ONCE):
+            async with self._proving:
+                some = self.sparse.unproved(unproved[first : first + PROVE_AT_ONCE])
+                self.sparse.believe(some, await self._own(asyncio.to_thread(self.sparse.read_back, some)))
 
-    def _at_hand(self, number: int) -> bool:
-        return number not in self._coming and self.sparse.holds(number)
-
-    def _claim(self, numbers: list[int]) -> None:
+    def _claim(self, numbers: list[int], sources: Sequence[RangeSource]) -> None:
         """Start fetching chunks that nobody is fetching."""
+        if self._closed and numbers:
+            raise UnreachableError(f"{self.sparse.path.name} is no longer relayed: the gateway is going down; ask again")
         loop = asyncio.get_running_loop()
         for number in numbers:
-            future = self._coming[number] = loop.create_future()
-            future.add_done_callback(_seen)
-        for group in _requests(self.sparse, numbers):
-            task = loop.create_task(self._fetch(group))
+            coming = self._coming[number] = loop.create_future()
+            coming.add_done_callback(_look_at)
+        for group in _requests(self.sparse.index, numbers):
+            task = loop.create_task(self._fetch(group, sources))
             self._fetches.add(task)
-            task.add_done_callback(self._fetches.discard)
+            task.add_done_callback(partial(self._ended, group))
 
-    async def _fetch(self, numbers: list[int]) -> None:
-        """Get the chunks of one request; every one of their futures is settled in the end."""
-        error: Exception | None = None
+    def _ended(self, numbers: list[int], task: "asyncio.Task[None]") -> None:
+        """However a fetch ended, be it before it began: nobody waits for its chunks any longer."""
+        self._fetches.discard(task)
+        error = UnreachableError("the gateway is going down; ask again") if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, FieldrelayError):
+            _log.error("relay: a fetch of %s failed", self.sparse.path.name, exc_info=error)
+            error = StoreError(f"the relay of {self.sparse.path.name} failed; the gateway's log tells why")
+        for number in numbers:
+            if coming := self._coming.pop(number, None):
+                coming.set_exception(error or UnreachableError(f"chunk {number} of {self.sparse.path.name} did not come"))
+
+    async def _fetch(self, numbers: list[int], sources: Sequence[RangeSource]) -> None:
+        """Get the chunks of one request, from one source after the other."""
+        missing: list[int] = numbers
+        trouble: FieldrelayError = WireError("none is configured")
+        async with self._slots:
+            for source in sources:
+                try:
+                    await self._receive(source, missing)
+                except UPSTREAM_FAULTS as error:
+                    _log.warning("relay: upstream %s: %s (%s)", source.name, error, error.code)
+                    source.failed()
+                    trouble = error
+                missing = [number for number in missing if number in self._coming]
+                if not missing:
+                    break
+        await self._commit_or_go_on()
+        if missing:
+            raise unavailable(f"{len(missing)} chunks of {self.sparse.path.name}", trouble) from trouble
+
+    async def _receive(self, source: RangeSource, numbers: list[int]) -> None:
+        """Take what one source sends; `ChunkError` or `ProtocolError` if that is not all of it."""
+        assembly = _Assembly(self.sparse.index, numbers)
         try:
-            async with self._slots:
-                await self._receive(numbers)
-        except FieldrelayError as failure:
-            error = failure
-            _log.warning("relay: %s (%s)", failure, failure.code)
-        except asyncio.CancelledError:
-            error = ProtocolError("the relay is closing")
-            raise
+            async with aclosing(source.read_ranges(assembly.spans)) as pieces:
+                async for offset, piece in pieces:
+                    assembly.feed(offset, piece)
+                    if assembly.ready_bytes >= WRITE_BYTES:
+                        await self._own(self._keep(assembly.take()))
+                    if self._uncommitted_bytes >= COMMIT_EVERY_BYTES:
+                        await self._commit_or_go_on()
         finally:
-            for number in numbers:
-                if future := self._coming.pop(number, None):
-                    future.set_exception(
-                        error or ProtocolError(f"upstream ended before chunk {number} of {self.sparse.path.name}")
-                    )
-        with suppress(FieldrelayError):  # the data is there; the bitmap follows with the next batch
+            await self._own(self._keep(assembly.take()))
+        if left := [number for number in numbers if number in self._coming]:
+            raise ChunkError(
+                f"{len(left)} of {len(numbers)} chunks of {self.sparse.path.name} did not come, or not as the signed header "
+                f"has them, the first of them chunk {left[0]}; another upstream may have them"
+            )
+
+    async def _keep(self, chunks: list[tuple[int, bytes]]) -> None:
+        """Write what has come; who waits for it may go on."""
+        if not chunks:
+            return
+        written = await asyncio.to_thread(self.sparse.write, chunks)
+        self.sparse.accept(written)
+        for number in written:
+            self._uncommitted_bytes += self.sparse.index[number].length
+            if coming := self._coming.pop(number, None):
+                coming.set_result(None)
+
+    async def _commit_or_go_on(self) -> None:
+        try:
             await self._commit()
-
-    async def _receive(self, numbers: list[int]) -> None:
-        """Assemble chunks from pieces: pieces of one range come in order, so one open chunk per range is enough."""
-        index = self.sparse.index
-        wanted = set(numbers)
-        parts: dict[int, bytearray] = {}
-        spans = merge(Range(index[number].start, index[number].length) for number in numbers)
-        failed: ChunkError | None = None
-        async for offset, piece in self._source.read_ranges(spans):
-            for number in index.covering(offset, len(piece)):
-                if number not in wanted:
-                    continue
-                chunk = index[number]
-                part = parts.setdefault(number, bytearray())
-                start = chunk.start + len(part) - offset
-                if start < 0:
-                    raise ProtocolError(f"upstream skipped {-start} bytes before byte {offset} of {self.sparse.path.name}")
-                part += piece[start : chunk.start + chunk.length - offset]
-                if len(part) == chunk.length:
-                    del parts[number]
-                    wanted.discard(number)
-                    try:
-                        self._arrived(number, bytes(part))
-                    except ChunkError as error:
-                        failed = error
-            if self._uncommitted >= COMMIT_EVERY_CHUNKS:
-                await self._commit()
-        if failed is not None:
-            raise failed
-
-    def _arrived(self, number: int, stored: bytes) -> None:
-        self.sparse.put(number, stored)
-        self._uncommitted += 1
-        if future := self._coming.pop(number, None):
-            future.set_result(None)
+        except StoreError as error:  # rule 5
+            _log.error("relay: what has come of %s is not durable: %s (%s)", self.sparse.path.name, error, error.code)
 
     async def _commit(self) -> None:
+        await self._own(self._commit_alone())
+
+    async def _commit_alone(self) -> None:
         async with self._committing:
-            self._uncommitted = 0
+            self._uncommitted_bytes = 0
             await asyncio.to_thread(self.sparse.commit)
 
+    async def _own(self, work: Coroutine[object, object, _Result]) -> _Result:
+        """Do work that goes on when its caller is cancelled: a thread cannot be stopped, and `close` must wait for it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+        return await asyncio.shield(task)
 
-def _requests(sparse: SparseFile, numbers: list[int]) -> Iterable[list[int]]:
+
+class _Assembly:
+    """Puts chunks together from pieces. Pieces of one range come in order, so one open chunk per range is enough."""
+
+    def __init__(self, index: HeaderIndex, numbers: list[int]) -> None:
+        self._index = index
+        self._wanted = set(numbers)
+        self._open: dict[int, bytearray] = {}
+        self._ready: list[tuple[int, bytes]] = []
+        self.ready_bytes = 0
+        self.spans = merge(Range(index[number].start, index[number].length) for number in numbers)
+
+    def feed(self, offset: int, piece: bytes) -> None:
+        """Take bytes from `offset` on; those that nobody asked for, or that came before, are dropped."""
+        for number in self._wanted.intersection(self._index.covering(offset, len(piece))):
+            chunk = self._index[number]
+            part = self._open.setdefault(number, bytearray())
+            start = chunk.start + len(part) - offset
+            if start < 0:
+                raise ProtocolError(f"bytes {-start} before byte {offset} were left out")
+            part += piece[start : chunk.start + chunk.length - offset]
+            if len(part) == chunk.length:
+                self._wanted.discard(number)
+                self._ready.append((number, bytes(self._open.pop(number))))
+                self.ready_bytes += chunk.length
+
+    def take(self) -> list[tuple[int, bytes]]:
+        """The chunks that are whole (number, stored bytes), each once."""
+        ready, self._ready, self.ready_bytes = self._ready, [], 0
+        return ready
+
+
+def _requests(index: HeaderIndex, numbers: list[int]) -> Iterator[list[int]]:
     """Groups of ascending chunk numbers, each of at most `RANGES_PER_REQUEST` merged ranges."""
     group: list[int] = []
     spans = 0
     end = -1
     for number in numbers:
-        chunk = sparse.index[number]
+        chunk = index[number]
         spans += chunk.start != end
         if spans > RANGES_PER_REQUEST:
             yield group
@@ -176,14 +281,13 @@ def _requests(sparse: SparseFile, numbers: list[int]) -> Iterable[list[int]]:
         yield group
 
 
-async def _all_of(futures: Sequence["asyncio.Future[None]"]) -> None:
-    """Wait for every future without ever cancelling one: others may be waiting for it."""
-    await asyncio.wait(futures)
-    for future in futures:
-        future.result()
+def unavailable(what: str, trouble: FieldrelayError) -> WireError:
+    """What a node is told: our upstream's failures are neither its own, nor a refusal of it."""
+    kind = SlowError if isinstance(trouble, SlowError) else UnreachableError
+    return kind(f"no upstream could send {what}: {trouble} ({trouble.code})")
 
 
-def _seen(future: "asyncio.Future[None]") -> None:
+def _look_at(future: "asyncio.Future[None]") -> None:
     """Mark a failure as noticed: a client that has gone is not there to do it."""
     if not future.cancelled():
         future.exception()

@@ -2,20 +2,25 @@
 
 A relayed file needs its header first, and a header is believed only if its SHA-256 is the one in verified metadata. It is
 read from the sparse file of an earlier run or fetched from upstream. When the last chunk has come the whole file is
-compared with the signed digest of the target, and the store takes it over; later requests find it there.
+compared with the signed digest of the target, and the store takes it over; later requests find it there. Whoever borrowed
+the file before reads on: it is the same file under another name.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 
-from gateway.south.relay import RangeSource, RelayedFile
+from gateway.south.open_files import Lease
+from gateway.south.relay import UPSTREAM_FAULTS, RangeSource, RelayedFile, unavailable
+from gateway.south.single_flight import SingleFlight
 from gateway.south.sparse import SparseFile
 from update.chunks.ranges import Range
+from update.chunks.zchunk import MAX_HEADER_BYTES
 from update.digest import Digest
 from update.durable import Disk
-from update.errors import ChunkError, FieldrelayError, NotFoundError, ProtocolError
+from update.errors import ChunkError, FieldrelayError, LimitError, NotFoundError, ProtocolError, SlowError, StoreError, WireError
 from update.trust.verified import (
     Provenance,
     TargetInfo,
@@ -28,91 +33,153 @@ from update.trust.verified import (
 
 _log = logging.getLogger(__name__)
 
+HOLD_S = 280.0
+"""swupdate gives up after 300 s without a byte."""
+
+Find = Callable[[TargetInfo], Path | None]
+"""Where a complete, verified target is stored; reads the file at its first use after a start, so not on an event loop."""
+
 
 def _always(_info: TargetInfo) -> None:
     """There is room."""
 
 
 class Relays:
-    """`folder` holds the sparse files; `source_of` gives a target's upstreams; `publish` hands a complete file to the store.
+    """`folder` holds the sparse files; `sources_of` gives a target's upstreams; `publish` hands a complete file to the store.
 
-    `admit` refuses a new file that there is no room for (`NoSpaceError`).
+    `find` looks into the store; `admit` refuses a new file that there is no room for (`NoSpaceError`).
     """
 
     def __init__(
         self,
         folder: Path,
         disk: Disk,
-        source_of: Callable[[TargetInfo], RangeSource],
+        sources_of: Callable[[TargetInfo], Sequence[RangeSource]],
+        *,
         publish: Callable[[VerifiedTarget], Path],
+        find: Find,
         admit: Callable[[TargetInfo], None] = _always,
+        hold_s: float = HOLD_S,
     ) -> None:
         self._folder = folder
         self._disk = disk
-        self._source_of = source_of
+        self._sources_of = sources_of
         self._publish = publish
+        self._find = find
         self._admit = admit
+        self._hold_s = hold_s
         self._files: dict[Digest, RelayedFile] = {}
-        self._locks: dict[Digest, asyncio.Lock] = {}
+        self._openings: SingleFlight[Digest, None] = SingleFlight()
         self._finishing: dict[Digest, asyncio.Task[None]] = {}
+        self._unpublished: set[Digest] = set()
 
-    async def get(self, info: TargetInfo) -> RelayedFile:
-        """The relayed file of a `.zck` target. Errors: `WireError`, `TrustError`, `BundleError`, `StoreError`."""
-        async with self._locks.setdefault(info.sha256, asyncio.Lock()):
-            if info.sha256 not in self._files:
-                self._files[info.sha256] = await self._open(info)
-        return self._files[info.sha256]
+    def is_open(self, digest: Digest) -> bool:
+        """Whether this content is relayed already: then the store does not have it."""
+        return digest in self._files
 
-    async def ensure(self, info: TargetInfo, ranges: tuple[Range, ...]) -> Path:
-        """Have `ranges` on disk; the path of the file that holds them."""
-        relayed = await self.get(info)
-        await relayed.ensure(ranges)
-        if relayed.sparse.complete and info.sha256 not in self._finishing:
-            task = asyncio.get_running_loop().create_task(self._finish(info, relayed))
-            self._finishing[info.sha256] = task
-        return relayed.sparse.path
+    async def lend(self, info: TargetInfo, ranges: Sequence[Range]) -> Lease | None:
+        """A descriptor of the file, once `ranges` are in it; None if the store has it by now.
+
+        Errors: `UnreachableError`, `SlowError` after the time that a request is held, `NotFoundError` for a target that
+        cannot be relayed, `StoreError`, `BundleError`.
+        """
+        try:
+            async with asyncio.timeout(self._hold_s):
+                return await self._lend(info, ranges)
+        except TimeoutError as error:
+            raise SlowError(f"upstream did not send what was asked of {info.path} in {self._hold_s:g} s; ask again") from error
+
+    def leading(self, info: TargetInfo, ranges: Sequence[Range]) -> int:
+        """How many of `ranges`, from the first on, can be had at once."""
+        relayed = self._files.get(info.sha256)
+        return relayed.leading(ranges) if relayed else 0
 
     async def settle(self) -> None:
         """Wait until complete files are published and everything that has come is durable."""
-        await asyncio.gather(*self._finishing.values(), *(relayed.settle() for relayed in self._files.values()))
+        await asyncio.gather(*self._finishing.values())
+        await asyncio.gather(*(relayed.settle() for relayed in self._files.values()))
 
     async def close(self) -> None:
         """End every fetch; what has arrived stays."""
+        await self._openings.close()
         await asyncio.gather(*self._finishing.values(), return_exceptions=True)
-        for relayed in self._files.values():
-            await relayed.close()
-        self._files.clear()
+        while self._files:
+            await self._files.popitem()[1].close()
 
     def progress(self) -> dict[Digest, tuple[int, int]]:
         """Per relayed file: chunks at hand and chunks in all."""
         return {digest: (relayed.sparse.count(), len(relayed.sparse.index)) for digest, relayed in self._files.items()}
 
-    async def _open(self, info: TargetInfo) -> RelayedFile:
-        pinned = info.custom.zck_header
-        if pinned is None:
-            raise NotFoundError(f"{info.path} is not stored, and its metadata pins no zchunk header to relay it by")
+    async def _lend(self, info: TargetInfo, ranges: Sequence[Range]) -> Lease | None:
+        if info.sha256 not in self._files:
+            await self._openings.share(info.sha256, lambda: self._open(info))
+        relayed = self._files.get(info.sha256)
+        if relayed is None:
+            return None
+        lease = relayed.lend()  # before anything is waited for: it may be published meanwhile
+        try:
+            await relayed.ensure(ranges, self._sources_of(info))
+        except BaseException:
+            lease.release()
+            raise
+        self._finish_when_complete(info, relayed)
+        return lease
+
+    async def _open(self, info: TargetInfo) -> None:
+        if await asyncio.to_thread(self._find, info) is not None:  # published since its reader looked
+            return
+        pinned = _pinned_header(info)
         path = self._folder / f"{info.sha256}.zck"
         if not path.exists():
             await asyncio.to_thread(self._admit, info)
-        source = self._source_of(info)
-        index = await asyncio.to_thread(_kept_index, path, info, pinned) or await _fetched_index(source, info, pinned)
+        index = await asyncio.to_thread(_kept_index, path, info, pinned)
+        index = index or await _fetched_index(self._sources_of(info), info, pinned)
         if index.header.total_length != info.length:
             raise ChunkError(f"{info.path}: its header describes {index.header.total_length} bytes, {info.length} are signed")
-        return RelayedFile(await asyncio.to_thread(SparseFile.open, self._disk, path, index), source)
+        opening = asyncio.ensure_future(asyncio.to_thread(SparseFile.open, self._disk, path, index))
+        try:
+            self._files[info.sha256] = RelayedFile(await asyncio.shield(opening))
+        except asyncio.CancelledError:  # the thread goes on
+            (await opening).close()
+            raise
+
+    def _finish_when_complete(self, info: TargetInfo, relayed: RelayedFile) -> None:
+        digest = info.sha256
+        if relayed.sparse.complete and digest not in self._finishing and digest not in self._unpublished:
+            task = self._finishing[digest] = asyncio.get_running_loop().create_task(self._finish(info, relayed))
+            task.add_done_callback(lambda _: self._finishing.pop(digest))
 
     async def _finish(self, info: TargetInfo, relayed: RelayedFile) -> None:
         """Prove the whole file and hand it to the store; readers keep their open descriptors."""
         try:
             await relayed.settle()
+            if not relayed.sparse.complete:  # something had rotted: whoever needs it fetches it, and comes here again
+                return
             verified = await asyncio.to_thread(verify_target, info, relayed.sparse.path)
             await asyncio.to_thread(self._publish, verified)
-            await asyncio.to_thread(relayed.sparse.remove_bitmap)
         except FieldrelayError as error:  # it stays a sparse file, which serves as well; the next start tries again
             _log.error("relay: %s is complete but was not published: %s (%s)", info.path, error, error.code)
+            self._unpublished.add(info.sha256)
             return
         _log.info("relay: %s of %s is complete", info.path, info.repository)
-        del self._files[info.sha256], self._finishing[info.sha256]
-        relayed.sparse.close()
+        del self._files[info.sha256]
+        await relayed.close()
+        try:
+            await asyncio.to_thread(relayed.sparse.remove_bitmap)
+        except StoreError as error:
+            _log.warning("relay: a bitmap that nobody needs stays behind: %s (%s)", error, error.code)
+
+
+def _pinned_header(info: TargetInfo) -> ZckHeader:
+    pinned = info.custom.zck_header
+    if pinned is None:
+        raise NotFoundError(f"{info.path} is not stored, and its metadata pins no zchunk header to relay it by")
+    if pinned.length > min(MAX_HEADER_BYTES, info.length):
+        raise LimitError(
+            f"{info.path} of {info.length} bytes: its metadata pins a zchunk header of {pinned.length} bytes, the limit is "
+            f"{MAX_HEADER_BYTES}"
+        )
+    return pinned
 
 
 def _kept_index(path: Path, info: TargetInfo, pinned: ZckHeader) -> VerifiedChunkIndex | None:
@@ -125,10 +192,24 @@ def _kept_index(path: Path, info: TargetInfo, pinned: ZckHeader) -> VerifiedChun
         return None
 
 
-async def _fetched_index(source: RangeSource, info: TargetInfo, pinned: ZckHeader) -> VerifiedChunkIndex:
+async def _fetched_index(sources: Sequence[RangeSource], info: TargetInfo, pinned: ZckHeader) -> VerifiedChunkIndex:
+    """The header from the first source that has the signed one."""
+    trouble: FieldrelayError = WireError("none is configured")
+    for source in sources:
+        try:
+            return await _index_from(source, info, pinned)
+        except UPSTREAM_FAULTS as error:
+            _log.warning("relay: upstream %s: %s (%s)", source.name, error, error.code)
+            source.failed()
+            trouble = error
+    raise unavailable(f"the zchunk header of {info.path}", trouble) from trouble
+
+
+async def _index_from(source: RangeSource, info: TargetInfo, pinned: ZckHeader) -> VerifiedChunkIndex:
     raw = bytearray()
-    async for offset, piece in source.read_ranges((Range(0, pinned.length),)):
-        if offset != len(raw):
-            raise ProtocolError(f"upstream sent byte {offset} of the header of {info.path}, expected byte {len(raw)}")
-        raw += piece
+    async with aclosing(source.read_ranges((Range(0, pinned.length),))) as pieces:
+        async for offset, piece in pieces:
+            if offset != len(raw):
+                raise ProtocolError(f"upstream sent byte {offset} of the header of {info.path}, expected byte {len(raw)}")
+            raw += piece
     return verify_chunk_index(bytes(raw), sha256=pinned.sha256, provenance=Provenance.TUF, source=info.path)

@@ -2,10 +2,11 @@
 
 Rules:
 
-1. A chunk is taken only if its compressed digest matches the verified header (`put`).
+1. A chunk is taken only if its compressed digest matches the verified header (`write`).
 2. The bitmap on disk never claims what is not there: data is synced before the bitmap that names it is written
    (`commit`). A chunk that is in the file but not yet in the bitmap is fetched again after a power cut, no more.
-3. What an earlier process wrote is believed only after its digest was checked once more, at its first use (`holds`).
+3. What an earlier process wrote is believed only after its digest was checked once more, at its first use (`read_back`).
+   A chunk that cannot be read counts as missing, like one of other bytes; the header is written anew if it is damaged.
 4. The bitmap is bound to the header it belongs to and carries a checksum; one that does not fit counts for nothing.
 
 Bitmap file, version 1: magic `FRMAP`, one byte format version, SHA-256 of the header, one bit per chunk (least significant
@@ -13,14 +14,14 @@ first), SHA-256 of all that.
 """
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from threading import Lock
 from typing import Self
 
 from update.chunks.fields import hash_of_length
-from update.chunks.zchunk import Chunk
+from update.chunks.zchunk import Chunk, HeaderIndex
 from update.durable import Disk, DurableFile
-from update.errors import ChunkError, StoreError, UnsupportedError
+from update.errors import StoreError, UnsupportedError
 from update.trust.verified import VerifiedChunkIndex
 
 _MAGIC = b"FRMAP\x01"
@@ -28,7 +29,11 @@ _DIGEST_BYTES = 32
 
 
 class SparseFile:
-    """The chunks of one `.zck` at hand. Used from one thread, but for `commit`, which may run beside it in another."""
+    """The chunks of one `.zck` at hand.
+
+    What touches the disk (`write`, `read_back`, `commit`) may run in threads, one `commit` at a time; everything else belongs
+    to the event loop, above all the bits. Close it when no thread uses it any more.
+    """
 
     def __init__(self, index: VerifiedChunkIndex, file: DurableFile, bitmap: Path, disk: Disk, held: bytearray) -> None:
         self.index = index.header
@@ -39,7 +44,6 @@ class SparseFile:
         self._held = held  # in the file
         self._proved = bytearray(len(held))  # digest seen by this process
         self._dirty = False
-        self._committing = Lock()  # a cancelled task leaves its commit running in a thread
 
     @classmethod
     def open(cls, disk: Disk, path: Path, index: VerifiedChunkIndex) -> Self:
@@ -51,9 +55,16 @@ class SparseFile:
         fits = path.is_file() and path.stat().st_size == index.header.total_length
         if held is None or not fits:
             disk.remove(bitmap)
-            _create(disk, path, index)
+            _create(disk, path, index.header)
             held = bytearray((len(index.header) + 7) // 8)
-        return cls(index, disk.open(path), bitmap, disk, held)
+        sparse = cls(index, disk.open(path), bitmap, disk, held)
+        try:
+            sparse._mend_header()
+        except StoreError:
+            sparse.close()
+            raise
+        sparse.accept(sparse.read_back([chunk.index for chunk in index.header if not chunk.length]))  # nothing to fetch
+        return sparse
 
     @property
     def path(self) -> Path:
@@ -69,39 +80,54 @@ class SparseFile:
         """Chunks in the file."""
         return int.from_bytes(self._held, "little").bit_count()
 
-    def holds(self, number: int) -> bool:
-        """Whether chunk `number` is at hand and good; at its first use its digest is read again (rule 3)."""
-        if not _bit(self._held, number):
-            return False
-        if _bit(self._proved, number):
-            return True
-        chunk = self.index[number]
-        good = _matches(self._file.read_at(chunk.start, chunk.length), chunk)
-        _set(self._proved if good else self._held, number, value=good)
-        self._dirty = self._dirty or not good
-        return good
+    def fileno(self) -> int:
+        """The descriptor of the file, to be duplicated by who reads from it."""
+        return self._file.fileno()
 
-    def put(self, number: int, stored: bytes) -> None:
-        """Write one chunk; `ChunkError` if it is not what the header says, `NoSpaceError` if the disk is full."""
-        chunk = self.index[number]
-        if not _matches(stored, chunk):
-            raise ChunkError(
-                f"chunk {number} of {self.path.name}: {len(stored)} bytes received do not match digest "
-                f"{chunk.compressed_digest.hex()}; another upstream may have it"
-            )
-        self._file.write_at(chunk.start, stored)
-        _set(self._held, number, value=True)
-        _set(self._proved, number, value=True)
-        self._dirty = True
+    def holds(self, number: int) -> bool:
+        """Whether chunk `number` is at hand, and its digest was seen by this process."""
+        return _bit(self._proved, number)
+
+    def unproved(self, numbers: Iterable[int]) -> list[int]:
+        """Those of `numbers` that an earlier process claims, and this one has not read yet."""
+        return [number for number in numbers if _bit(self._held, number) and not _bit(self._proved, number)]
+
+    def read_back(self, numbers: Sequence[int]) -> list[int]:
+        """Those of `numbers` whose bytes in the file are good; to be told to `believe` (rule 3)."""
+        return [number for number in numbers if self._is_good(self.index[number])]
+
+    def believe(self, numbers: Sequence[int], good: Iterable[int]) -> None:
+        """Note what `read_back` found: `good` are at hand, the rest of `numbers` is missing again."""
+        proved = frozenset(good)
+        for number in numbers:
+            _set(self._proved if number in proved else self._held, number, value=number in proved)
+        self._dirty = self._dirty or len(proved) < len(numbers)
+
+    def write(self, chunks: Iterable[tuple[int, bytes]]) -> list[int]:
+        """Write what matches its digest (number, stored bytes); the numbers written, to be told to `accept`.
+
+        Errors: `NoSpaceError`, `StoreError`; then nothing of it counts.
+        """
+        written = []
+        for number, stored in chunks:
+            chunk = self.index[number]
+            if _matches(stored, chunk):
+                self._file.write_at(chunk.start, stored)
+                written.append(number)
+        return written
+
+    def accept(self, numbers: Iterable[int]) -> None:
+        """Note that these chunks are in the file and good."""
+        for number in numbers:
+            _set(self._held, number, value=True)
+            _set(self._proved, number, value=True)
+            self._dirty = True
 
     def commit(self) -> None:
-        """Make what was put durable: data first, then the bitmap that names it (rule 2)."""
-        with self._committing:
-            if self._dirty:
-                self._dirty = False
-                self._write_bitmap()
-
-    def _write_bitmap(self) -> None:
+        """Make what was accepted durable: data first, then the bitmap that names it (rule 2)."""
+        if not self._dirty:
+            return
+        self._dirty = False
         body = _MAGIC + bytes.fromhex(self._sha256) + bytes(self._held)  # what is claimed now was written before now
         try:
             self._file.sync()
@@ -118,12 +144,27 @@ class SparseFile:
         """Close the file; what was not committed is fetched again after a restart."""
         self._file.close()
 
+    def _mend_header(self) -> None:
+        """Have the verified header in the file; a mending that is lost is found again at the next start."""
+        try:
+            intact = self._file.read_at(0, self.index.header_size) == self.index.raw
+        except StoreError:
+            intact = False
+        if not intact:
+            self._file.write_at(0, self.index.raw)
 
-def _create(disk: Disk, path: Path, index: VerifiedChunkIndex) -> None:
+    def _is_good(self, chunk: Chunk) -> bool:
+        try:
+            return _matches(self._file.read_at(chunk.start, chunk.length), chunk)
+        except StoreError:  # a bad sector: writing it anew may help
+            return False
+
+
+def _create(disk: Disk, path: Path, index: HeaderIndex) -> None:
     """A file of the full size that holds the header only; it needs no sync, since without a bitmap it counts for nothing."""
     with disk.open(path, fresh=True) as file:
-        file.write_at(0, index.header.raw)
-        file.truncate(index.header.total_length)
+        file.write_at(0, index.raw)
+        file.truncate(index.total_length)
 
 
 def _read_bitmap(path: Path, index: VerifiedChunkIndex) -> bytearray | None:

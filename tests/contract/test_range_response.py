@@ -1,17 +1,21 @@
 """The contract with aiohttp that RangeResponse rests on: bytes on the wire, keep-alive, pipelining, aborts, TLS."""
 
 import asyncio
+import errno
+import os
 import random
 import re
 import resource
+import socket
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
 from gateway.south.files import answer, etag_of
-from gateway.south.open_files import OpenFiles
+from gateway.south.open_files import RECHECK_S, OpenFiles
 from gateway.south.range_response import SENDFILE_FROM_BYTES, RangeResponse
 from update.chunks.ranges import MultipartParser
 from update.digest import digest_of
@@ -31,19 +35,19 @@ async def port(tmp_path: Path, files: OpenFiles) -> AsyncIterator[int]:
     path.write_bytes(CONTENT)
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        lease = files.lease(digest, path)
-        return RangeResponse(
-            answer(request.method, request.headers, lease.size, etag_of(digest)), lease.descriptor, lease.release
-        )
+        lease = files.borrow(digest) or files.open(digest, path)
+        return RangeResponse(answer(request.method, request.headers, SIZE, etag_of(digest)), lease)
 
     app = web.Application()
     app.router.add_get("/content", handle)
     runner = web.AppRunner(app, max_line_size=65536, max_field_size=65536, shutdown_timeout=1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    yield runner.addresses[0][1]
-    await runner.cleanup()
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 << 10)  # a client that does not read is felt soon
+        listening.bind(("127.0.0.1", 0))
+        await web.SockSite(runner, listening).start()
+        yield listening.getsockname()[1]
+        await runner.cleanup()
     files.close()
 
 
@@ -211,3 +215,89 @@ async def test_stalled_pipelining_readers_cost_no_cpu(port: int) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - before < 0.5 < wakeups
     for _, writer in connections:
         writer.transport.abort()
+
+
+async def until_closed_by_server(client_port: int) -> None:
+    """Return when the server has no descriptor of a connection any more but that of the response under way."""
+    for _ in range(500):
+        lines = Path("/proc/net/tcp").read_text().splitlines()
+        states = [line.split()[3] for line in lines if line.split()[2].endswith(f":{client_port:04X}")]
+        if states and states[0] == "08":  # CLOSE_WAIT: it has seen the end of the client's side
+            break
+        await asyncio.sleep(0.01)
+    for _ in range(20):  # asyncio closes its descriptor a step or two after it has seen that
+        await asyncio.sleep(0)
+
+
+async def test_a_client_that_half_closes_does_not_get_its_bytes_into_another_connection(port: int) -> None:
+    """The transport closes its descriptor at once; the next socket of the process gets that number."""
+    loop = asyncio.get_running_loop()
+    with ExitStack() as stack:
+        client = stack.enter_context(socket.socket())
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
+        client.connect(("127.0.0.1", port))
+        client.setblocking(False)
+        await loop.sock_sendall(client, request())
+        received = await loop.sock_recv(client, 1000)
+        client.shutdown(socket.SHUT_WR)
+        await until_closed_by_server(client.getsockname()[1])
+        others = [stack.enter_context(end) for _ in range(4) for end in socket.socketpair()]
+        while block := await loop.sock_recv(client, 64 << 10):
+            received += block
+        body = received[received.index(b"\r\n\r\n") + 4 :]
+        assert CONTENT.startswith(body)
+        for other in others:
+            with pytest.raises(BlockingIOError):
+                other.recv(100, socket.MSG_DONTWAIT)
+
+
+async def test_a_cold_disk_is_read_in_threads(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    cold = [0]
+
+    def not_in_memory(*_arguments: object) -> int:
+        cold[0] += 1
+        raise BlockingIOError(errno.EAGAIN, "not in the page cache")
+
+    monkeypatch.setattr(os, "preadv", not_in_memory)
+    assert (await ask(port))[2] == CONTENT
+    assert (await ask(port, "Range: bytes=5-70000"))[2] == CONTENT[5:70001]
+    assert (await ask(port, "Range: bytes=5-6,9-300000"))[2].count(CONTENT[9:300001]) == 1
+    assert cold[0] > 4
+
+
+async def test_a_file_that_became_shorter_ends_in_a_cut_and_never_in_other_bytes(
+    port: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert (await ask(port, "Range: bytes=0-9"))[2] == CONTENT[:10]
+    os.truncate(tmp_path / "content", 200_000)
+    for header in ("Range: bytes=0-1999999", "Range: bytes=100000-250000", "Range: bytes=1-2,190000-210000"):
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await ask(port, header)
+    assert "Traceback" not in caplog.text
+
+
+async def test_content_that_was_replaced_is_read_anew_after_a_while(tmp_path: Path) -> None:
+    now, path = [0.0], tmp_path / "x"
+    digest, files = digest_of(b"x"), OpenFiles(clock=lambda: now[0])
+    path.write_bytes(b"old")
+    assert files.borrow(digest) is None
+    reading = files.open(digest, path)
+    path.unlink()
+    path.write_bytes(b"new")
+    borrowed = files.borrow(digest)
+    assert borrowed is not None
+    assert os.pread(borrowed.descriptor, 9, 0) == b"old"
+    now[0] = RECHECK_S + 1
+    assert files.borrow(digest) is None
+    anew = files.open(digest, path)
+    assert os.pread(anew.descriptor, 9, 0) == b"new"
+    assert os.pread(reading.descriptor, 9, 0) == b"old", "who reads reads on"
+    before = open_descriptors()
+    reading.release()
+    reading.release()
+    assert open_descriptors() == before
+    borrowed.release()
+    assert open_descriptors() == before - 1
+    anew.release()
+    files.close()
+    assert open_descriptors() == before - 2

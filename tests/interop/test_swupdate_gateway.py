@@ -75,7 +75,7 @@ class GatewayContent:
         async with UpstreamServer(self._release.folder) as upstream, wan_session() as session:
             mirrors = Mirrors([self._mirror(disk, store, HttpUpstream(session, upstream.url))], {REPOSITORY: 3600})
             await mirrors.refresh(REPOSITORY)
-            relays = Relays(store.layout.sparse, disk, mirrors.ranges_of, store.publish)
+            relays = Relays(store.layout.sparse, disk, mirrors.sources_of, publish=store.publish, find=store.find)
             content = ContentServer(mirrors, store.find, relays, OpenFiles())
             runner = make_runner(content_application(content.stock_routes()))
             await runner.setup()

@@ -1,21 +1,22 @@
 """The mirror takes over what is verified and wanted, byte for byte, and keeps what it has when upstream fails or lies."""
 
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from gateway.north.sources import Current, Failover, FolderUpstream, HttpUpstream, Upstream
+from gateway.north.sources import Current, FolderUpstream, HttpUpstream, Upstream
 from gateway.north.upstream import Inspect, Mirror
 from gateway.simulators.upstream import UpstreamServer
 from tests.builders.repository import START, RepositoryBuilder
 from update.chunks.ranges import Range
 from update.durable import Disk
-from update.errors import BundleError, ContainerError, UnreachableError
+from update.errors import BundleError, ContainerError, EndlessDataError, ProtocolError, TrustError, UnreachableError, WireError
 from update.identity import Hardware
-from update.store.directory import DirectoryFetcher
+from update.store.staging import Staged
 from update.store.store import Store
 from update.trust.client import Repository
 from update.trust.floor import Floor
@@ -166,61 +167,65 @@ async def test_a_replayed_older_repository_changes_nothing(tmp_path: Path, build
     assert (state.code, state.targets) == ("trust.rollback", 4)
 
 
-class Cut:
-    """Delivers `after` bytes and breaks."""
+class Liar:
+    """Has the metadata of a folder; of targets it sends `content`, and breaks after `cut_after` bytes."""
 
-    def __init__(self, content: bytes, after: int) -> None:
-        self.name, self._content, self._after = "cut", content, after
+    def __init__(
+        self, folder: Path, content: bytes, *, cut_after: int | None = None, error: WireError | TrustError | None = None
+    ) -> None:
+        self.name, self._content, self._cut_after, self._error = "liar", content, cut_after, error
+        self._honest = FolderUpstream(folder)
+        self.downloads = 0
 
     async def fetch(self, path: str, *, max_bytes: int) -> bytes:
-        raise UnreachableError("cut")
+        return await self._honest.fetch(path, max_bytes=max_bytes)
 
-    async def download(self, path: str, staged: object, *, length: int) -> None:
-        raise UnreachableError("cut")
+    async def download(self, path: str, staged: Staged, *, length: int) -> None:
+        self.downloads += 1
+        if self._error is not None:
+            raise self._error
+        end = length if self._cut_after is None else self._cut_after
+        staged.write_at(staged.size(), self._content[staged.size() : end])
+        staged.sync()
+        if end < length:
+            raise UnreachableError("cut")
 
-    async def read_ranges(self, path: str, ranges: Sequence[Range]) -> AsyncIterator[tuple[int, bytes]]:
-        left = self._after
+    async def read_ranges(self, path: str, ranges: Sequence[Range]) -> AsyncGenerator[tuple[int, bytes], None]:
         for span in ranges:
-            take = min(left, span.length)
-            if take:
-                yield span.start, self._content[span.start : span.start + take]
-            left -= take
-            if take < span.length:
-                raise UnreachableError("cut")
+            yield span.start, self._content[span.start : span.end]
 
 
-async def test_ranges_go_on_at_the_next_upstream_where_the_first_was_cut(tmp_path: Path, builder: RepositoryBuilder) -> None:
-    content = bytes(range(256)) * 20
-    builder.add_target("x.zck", content)
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        {},
+        {"cut_after": 5},
+        {"error": UnreachableError("gone")},
+        {"error": EndlessDataError("more than announced")},
+        {"error": ProtocolError("odd")},
+    ],
+)
+async def test_a_lying_upstream_does_not_keep_a_target_from_the_site(
+    tmp_path: Path, builder: RepositoryBuilder, trouble: dict[str, Any]
+) -> None:
+    good = write(builder, tmp_path / "upstream")
+    liar = Liar(good, b"bundle 0ne and zeros"[: len(b"bundle one")], **trouble)
+    site = Site(tmp_path, builder.root_bytes, upstreams=[liar, FolderUpstream(good)], hardware="imx8:1")
+    state = await site.mirror.refresh()
+    assert (state.problem, state.targets) == ("", 2)
+    assert liar.downloads > 0
+    info = site.mirror.targets()[1]
+    assert site.store.layout.target(info).read_bytes() == b"bundle one"
+
+
+async def test_a_lying_upstream_alone_is_asked_once_in_a_refresh(tmp_path: Path, builder: RepositoryBuilder) -> None:
+    builder.targets.targets = {path: file for path, file in builder.targets.targets.items() if path.endswith("one.swu")}
     builder.publish()
-    upstream = write(builder, tmp_path / "upstream")
-    repository = Repository(
-        NAME,
-        trusted=tmp_path / "trusted",
-        root=builder.root_bytes,
-        fetcher=DirectoryFetcher(upstream),
-        disk=Disk(),
-        floor=_floor(tmp_path),
-        now=lambda: START,
-    )
-    await repository.refresh()
-    info = await repository.find("x.zck")
-    wanted = (Range(10, 100), Range(200, 1000), Range(3000, 50))
-    for after in (0, 1, 100, 101, 777, 1100, 1149):
-        got: dict[int, int] = {}
-        async for offset, piece in Failover([Cut(content, after), FolderUpstream(upstream)], info).read_ranges(wanted):
-            for at, byte in enumerate(piece, offset):
-                assert at not in got, "a byte came twice"
-                got[at] = byte
-        assert got == {at: content[at] for span in wanted for at in range(span.start, span.end)}
-    with pytest.raises(UnreachableError):
-        [piece async for piece in Failover([Cut(content, 5)], info).read_ranges(wanted)]
-
-
-def _floor(folder: Path) -> Floor:
-    floor = Floor(Disk(), (folder / "f1", folder / "f2"))
-    floor.create()
-    return floor
+    liar = Liar(write(builder, tmp_path / "upstream"), b"bundle 0ne")
+    site = Site(tmp_path, builder.root_bytes, upstreams=[liar])
+    assert (await site.mirror.refresh()).code == "trust.length-or-hash"
+    assert liar.downloads == 1
+    assert list(site.store.layout.staging.iterdir()) == []
 
 
 async def test_a_server_is_mirrored_and_its_ranges_are_read(tmp_path: Path, builder: RepositoryBuilder) -> None:
@@ -236,7 +241,8 @@ async def test_a_server_is_mirrored_and_its_ranges_are_read(tmp_path: Path, buil
         server.faults.cut_after_bytes = 40_000
         wanted = (Range(5, 100_000), Range(200_000, 70_000))
         got = bytearray(len(content))
-        async for offset, piece in site.mirror.ranges_of(info).read_ranges(wanted):
+        (source,) = site.mirror.sources_of(info)
+        async for offset, piece in source.read_ranges(wanted):
             got[offset : offset + len(piece)] = piece
         assert all(got[span.start : span.end] == content[span.start : span.end] for span in wanted)
     assert sum(server.traffic.per_path_bytes.values()) == server.traffic.sent_bytes
