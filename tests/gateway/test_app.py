@@ -36,6 +36,9 @@ from update.wire.est import enroll
 from update.wire.http import Manner
 from update.wire.tls import GATEWAY_IDENTITY, client_context
 
+# Whatever announces itself on loopback meanwhile would be tried, too.
+pytestmark = pytest.mark.xdist_group("mdns")
+
 BOARD = Hardware("board", "1")
 BUNDLE = b"the bundle of 1.2" * 1000
 

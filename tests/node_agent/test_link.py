@@ -27,6 +27,9 @@ from update.store.journal import Journal
 from update.store.staging import Staged
 from update.wire.service import Candidate, announce
 
+# Whatever announces itself on loopback meanwhile would be tried, too.
+pytestmark = pytest.mark.xdist_group("mdns")
+
 
 @pytest.fixture(scope="module")
 def sites(tmp_path_factory: pytest.TempPathFactory) -> tuple[Site, Site]:
@@ -124,9 +127,9 @@ async def test_a_candidate_that_was_refused_is_not_tried_again_by_another_name(
     journal.write({"url": gateway.url})
     local = ["127.0.0.1"]
     async with announce("once", gateway.port, interfaces=local), announce("twice", gateway.port, interfaces=local):
-        with pytest.raises(PeerIdentityError, match="1 tried"):
+        with pytest.raises(PeerIdentityError, match="tried"):
             await Discovery(Search(interfaces=("127.0.0.1",), browse_s=2), journal).find(refuse)
-    assert tried == [gateway.url]
+    assert tried.count(gateway.url) == 1  # whoever else announces himself on this machine is tried as well
 
 
 @pytest.mark.parametrize("damage", [b"{", b'{"body":{"url":5},"checksum":"","format_version":1}'])

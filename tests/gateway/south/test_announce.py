@@ -10,6 +10,9 @@ from gateway.south.announce import keep_announcing
 from update.errors import ConfigurationError
 from update.wire.service import Candidate, browse
 
+# Whatever announces itself on loopback meanwhile would be tried, too.
+pytestmark = pytest.mark.xdist_group("mdns")
+
 
 async def test_nodes_find_the_gateway_and_its_port() -> None:
     name = f"gw-{uuid.uuid4().hex[:8]}"
