@@ -1,5 +1,6 @@
 """The import contracts hold, and the architecture page says what they say."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -41,3 +42,14 @@ def test_every_package_must_give_a_new_module_its_place() -> None:
 def test_the_page_names_the_decisions() -> None:
     shown = row("decisions do no I/O")
     assert [name for name in DECISIONS["source_modules"] if f"`{name}`" not in shown] == []
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_the_page_shows_every_module_in_its_tree(package: str) -> None:
+    tree = PAGE.read_text().partition("## The tree")[2].partition("\n## ")[0]
+    chapter = re.split(r"^    (?=\w)", tree, flags=re.MULTILINE)
+    (shown,) = [part for part in chapter if part.startswith(f"{package}/")]
+    words = set(re.findall(r"\w+", shown))
+    files = [file for file in (ROOT / package).rglob("*.py") if file.name != "__init__.py"]
+    parts = {file.parent.name if file.parent.name in {"queries", "versions", "migrations"} else file.stem for file in files}
+    assert parts - words - {"versions"} == set()
