@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
-from update.chunks.ranges import Range, parse_range, part_head, tail
+from update.chunks.ranges import Range, format_content_range, multipart_type, parse_range, part_head, tail
 from update.errors import RangeNotSatisfiableError
 
 _MAX_HEAD_BYTES = 64 << 10
@@ -31,7 +31,10 @@ class Faults:
     cut_after_bytes: int | None = None  # of each response body, then the connection is closed
     ignore_ranges: bool = False  # always 200 and the whole file
     first_range_only: bool = False  # answers only the first of several ranges
-    flip_byte: bool = False  # one wrong byte in each body
+    flip_byte: bool = False  # one wrong byte in each range of a body
+    place_off_by: int = 0  # Content-Range names a place so many bytes further on than what is sent
+    size_off_by: int = 0  # Content-Range names a file of so many bytes more
+    endless: bool = False  # announces no length, and goes on with zeros behind the body
 
 
 @dataclass(slots=True)
@@ -109,8 +112,8 @@ class UpstreamServer:
             while head := await _read_head(reader):
                 if not await self._answer(head, writer):
                     break
-        except (ConnectionError, asyncio.LimitOverrunError, ValueError):
-            writer.transport.abort()
+        except (OSError, asyncio.LimitOverrunError, ValueError, asyncio.CancelledError):
+            writer.transport.abort()  # what is buffered for a client that does not read would never leave
         finally:
             writer.close()
             with suppress(ConnectionError):
@@ -129,6 +132,8 @@ class UpstreamServer:
                 if sent < part.length:
                     return False
                 budget = None if budget is None else budget - sent
+        while self.faults.endless and head.method != "HEAD" and reply.file is not None:
+            await self._send(writer, head.path, bytes(_BLOCK_BYTES))
         return head.headers.get("connection", "").lower() != "close"
 
     def _reply(self, head: "_Head") -> "_Reply":
@@ -144,11 +149,14 @@ class UpstreamServer:
             return _Reply.empty(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, f"Content-Range: bytes */{size}\r\n")
         if ranges and self.faults.first_range_only:
             ranges = ranges[:1]
-        return _Reply.of(file, size, ranges)
+        return _Reply.of(file, size, ranges, self.faults)
 
     def _file(self, path: str) -> Path | None:
         """The file that a path names, or None; nothing outside the root."""
-        candidate = self._root.joinpath(*[part for part in unquote(path).split("/") if part]).resolve()
+        named = unquote(path)
+        if "\0" in named:
+            return None
+        candidate = self._root.joinpath(*[part for part in named.split("/") if part]).resolve()
         return candidate if candidate.is_relative_to(self._root) and candidate.is_file() else None
 
     async def _send_part(self, writer: asyncio.StreamWriter, path: str, file: Path, part: Range, budget: int | None) -> int:
@@ -217,28 +225,33 @@ class _Reply:
         return cls(_status_line(status) + f"{more}Content-Length: 0\r\n\r\n".encode(), None, ())
 
     @classmethod
-    def of(cls, file: Path, size: int, ranges: tuple[Range, ...] | None) -> Self:
+    def of(cls, file: Path, size: int, ranges: tuple[Range, ...] | None, faults: Faults) -> Self:
+        status = HTTPStatus.OK if ranges is None else HTTPStatus.PARTIAL_CONTENT
+        first = Range(0, size) if ranges is None else ranges[0]
+        kind, place = "application/octet-stream", ""
+        parts: tuple[tuple[bytes, Range | None], ...] = ((b"", first),)
         if ranges is None:
-            head = f"Content-Type: application/octet-stream\r\nContent-Length: {size}\r\nAccept-Ranges: bytes\r\n\r\n"
-            return cls(_status_line(HTTPStatus.OK) + head.encode(), file, ((b"", Range(0, size)),))
-        if len(ranges) == 1:
-            last = ranges[0].start + ranges[0].length - 1
-            head = (
-                f"Content-Type: application/octet-stream\r\nContent-Length: {ranges[0].length}\r\n"
-                f"Content-Range: bytes {ranges[0].start}-{last}/{size}\r\n\r\n"
-            )
-            return cls(_status_line(HTTPStatus.PARTIAL_CONTENT) + head.encode(), file, ((b"", ranges[0]),))
-        boundary = secrets.token_hex(10)
-        parts = tuple(_multipart(boundary, ranges, size))
+            place = "Accept-Ranges: bytes\r\n"
+        elif len(ranges) == 1:
+            named, total = _said(first, size, faults)
+            place = f"Content-Range: {format_content_range(named, total)}\r\n"
+        else:
+            boundary = secrets.token_hex(10)
+            kind, parts = multipart_type(boundary), tuple(_multipart(boundary, ranges, size, faults))
         length = sum(len(frame) + (part.length if part else 0) for frame, part in parts)
-        head = f"Content-Type: multipart/byteranges; boundary={boundary}\r\nContent-Length: {length}\r\n\r\n"
-        return cls(_status_line(HTTPStatus.PARTIAL_CONTENT) + head.encode(), file, parts)
+        ending = "Connection: close" if faults.endless else f"Content-Length: {length}"
+        return cls(_status_line(status) + f"Content-Type: {kind}\r\n{place}{ending}\r\n\r\n".encode(), file, parts)
 
 
-def _multipart(boundary: str, ranges: tuple[Range, ...], size: int) -> Iterator[tuple[bytes, Range | None]]:
+def _multipart(boundary: str, ranges: tuple[Range, ...], size: int, faults: Faults) -> Iterator[tuple[bytes, Range | None]]:
     for part in ranges:
-        yield part_head(boundary, part, size), part
+        yield part_head(boundary, *_said(part, size, faults)), part
     yield tail(boundary), None
+
+
+def _said(part: Range, size: int, faults: Faults) -> tuple[Range, int]:
+    """What a Content-Range says of a part, and of the whole."""
+    return Range(part.start + faults.place_off_by, part.length), size + faults.size_off_by
 
 
 def _status_line(status: HTTPStatus) -> bytes:

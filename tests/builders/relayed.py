@@ -99,3 +99,13 @@ def open_descriptors() -> list[str]:
         except FileNotFoundError:  # the listing itself
             continue
     return sorted(found)
+
+
+async def until(condition: Callable[[], bool], *, within_s: float = 10.0) -> None:
+    """Return when `condition` holds: for what happens in another process, or in the kernel, and tells nobody."""
+    async with asyncio.timeout(within_s):
+        for _ in range(int(within_s * 1000)):
+            if condition():
+                return
+            await asyncio.sleep(0.005)
+    raise TimeoutError
