@@ -82,7 +82,7 @@ class Place:
             f'[driver]\nkind = "linux"\n{slots}'
             '[bootloader]\nkind = "simulated"\nsimulated.environment = "environment"\n'
             'simulated.command_line.path = "cmdline"\n'
-            f"[health]\ndeadline_s = 2\ninterval_s = 0.1\npasses = 2\ngateway = true\n"
+            f"[health]\ndeadline_s = {60 if check == 'true' else 4}\ninterval_s = 0.1\npasses = 2\ngateway = true\n"
             f"[[check]]\nkind = \"command\"\ncommand = ['sh', '-c', '{check}']\n"
             "[poll]\nminimum_s = 0.1\nmaximum_s = 0.2\nretry_s = 0.2\n"
         )
