@@ -1,0 +1,77 @@
+"""A store with its relays, over upstreams in memory: what stands behind a gateway's content listener."""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from gateway.south.open_files import Lease
+from gateway.south.relays import Relays
+from tests.builders.relayed import MemorySource
+from update.chunks.ranges import Range
+from update.durable import Disk, Observer, Operation
+from update.errors import StoreError
+from update.store.store import Store
+from update.trust.verified import TargetInfo, VerifiedTarget
+
+
+class RelaySite:
+    """`sources` per repository; `fail` is told of every operation of the disk and may raise."""
+
+    def __init__(self, folder: Path, sources: Mapping[str, Sequence[MemorySource]], *, hold_s: float = 20.0) -> None:
+        self.fail: list[Observer] = []
+        self.disk = Disk(self._observe)
+        self.store = Store(self.disk, folder / "store")
+        self.sources = dict(sources)
+        self.admitted: list[TargetInfo] = []
+        self.published: list[VerifiedTarget] = []
+        self.looked_up: list[TargetInfo] = []
+        self.relays = Relays(
+            self.store.layout.sparse,
+            self.disk,
+            lambda info: self.sources.get(info.repository, ()),
+            publish=self._publish,
+            find=self.find,
+            admit=self.admitted.append,
+            hold_s=hold_s,
+        )
+
+    @property
+    def sparse_files(self) -> list[str]:
+        """Names in the relays' folder."""
+        return sorted(path.name for path in self.store.layout.sparse.iterdir())
+
+    async def read(self, info: TargetInfo, span: Range) -> bytes | None:
+        """What a reader of the relay gets; None when the store has it."""
+        lease = await self.relays.lend(info, [span])
+        return None if lease is None else take(lease, span)
+
+    def find(self, info: TargetInfo) -> Path | None:
+        """As the gateway looks into its store."""
+        self.looked_up.append(info)
+        with suppress(StoreError):
+            return self.store.open_verified(info).file
+        return None
+
+    def keep(self, info: TargetInfo, content: bytes) -> None:
+        """Put complete content into the store."""
+        with self.store.stage(info) as staged:
+            staged.write_at(0, content)
+            staged.sync()
+        self.store.publish(VerifiedTarget(info, staged.path))
+
+    def _publish(self, verified: VerifiedTarget) -> Path:
+        self.published.append(verified)
+        return self.store.publish(verified)
+
+    def _observe(self, operation: Operation) -> None:
+        for refuse in self.fail:
+            refuse(operation)
+
+
+def take(lease: Lease, span: Range) -> bytes:
+    """Read and give back."""
+    try:
+        return os.pread(lease.descriptor, span.length, span.start)
+    finally:
+        lease.release()
