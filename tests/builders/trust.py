@@ -52,6 +52,10 @@ class Device:
         )
 
     def kept(self) -> dict[str, bytes]:
-        """The files of the trusted folder and of the floor: what a refused refresh must not change."""
-        files = [file for file in sorted(self.folder.rglob("*")) if file.is_file()]
+        """The complete set in the trusted folder, and the floor: what a refused refresh must not change."""
+        files = [file for file in sorted(self.folder.rglob("*")) if file.is_file() and not file.name.startswith("ahead.")]
         return {str(file.relative_to(self.folder)): file.read_bytes() for file in files}
+
+    def ahead(self) -> list[str]:
+        """The roles of which something newer was verified by a refresh that did not come to its end."""
+        return [file.name.split(".")[1] for file in sorted(self.trusted.glob("ahead.*.json"))]

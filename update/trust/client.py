@@ -106,12 +106,12 @@ class Repository:
     async def refresh(self) -> Refreshed:
         """Bring the metadata up to date from the fetcher."""
         async with self._lock:
-            return await self._update(self._fetch)
+            return await self._update(self._fetch, ahead=True)
 
     async def restore(self) -> Refreshed:
         """Verify the kept metadata again, without the fetcher; `NotStoredError` if no refresh ever completed here."""
         async with self._lock:
-            return await self._update(self._fetch_kept)
+            return await self._update(self._fetch_kept, ahead=False)
 
     async def find(self, path: str) -> TargetInfo:
         """The target at `path`, searched through the delegations in order; `UnknownTargetError` if no trusted role has it."""
@@ -149,7 +149,7 @@ class Repository:
             files.append((wire_path(state.root, "snapshot", state.snapshot.version), state.snapshot.data))
             return [*files, ("metadata/timestamp.json", state.timestamp.data)]
 
-    async def _update(self, fetch: Fetch) -> Refreshed:
+    async def _update(self, fetch: Fetch, *, ahead: bool) -> Refreshed:
         self._state, self._targets, self._problems = None, {}, {}
         floor = await asyncio.to_thread(self._floor.load)
         refresh = Refresh(
@@ -160,6 +160,7 @@ class Repository:
             fetch=fetch,
             time=max(self._now(), floor.time),
             strict_time=self._strict_time,
+            ahead=ahead,
         )
         self._accepted = refresh.accepted
         state = await refresh.run()

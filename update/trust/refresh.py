@@ -1,9 +1,9 @@
 """One refresh of a repository, in the order of TUF 1.0, section 5: roots one by one, timestamp, snapshot, targets.
 
-Each file is verified and checked for expiry before the next one is asked for. Roots are kept one by one, as they come.
-Timestamp, snapshot and targets are kept together at the end, the timestamp last, then the floor follows: where the
-specification keeps each file at once, here a refresh that breaks off leaves the previous complete set, so that a site whose
-network went away in the middle goes on with what it had.
+Each file is verified, checked for expiry and kept before the next one is asked for. Roots become the trusted ones at once.
+Timestamp and snapshot are kept ahead of the complete set: from then on nothing older is accepted (5.4.3, 5.5.5), though what
+`restore` uses is still the previous set, so that a site whose network went away in the middle goes on with what it had. With
+the targets the new set is complete; its timestamp is written last, then the floor follows.
 
 Trust is derived anew from the pinned root at each start, through the kept roots; a kept file that was lost or altered is
 fetched again. What that could let in, the floor keeps out. A rotation of the keys of timestamp or snapshot lowers the floor
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
-from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
+from tuf.api.metadata import Root, Snapshot, T, Targets, Timestamp
 
 from update.errors import ExpiredError, NotFoundError, RollbackError, TrustError
 from update.trust import rules
@@ -73,16 +73,35 @@ async def load_targets(
     return rules.accept_targets(role, delegator, snapshot, data), True
 
 
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """What was trusted before, as far as the root of now still vouches for it."""
+
+    timestamp: Trusted[Timestamp] | None
+    snapshot: Trusted[Snapshot] | None
+
+
 class Refresh:
     """The sequence; one object for one run. `time` is max(clock, time floor), `pinned` the root given in advance.
 
-    `accepted` holds what passed so far, in order: after a refusal it tells how far the run came.
+    `accepted` holds what passed so far, in order: after a refusal it tells how far the run came. With `ahead` false only the
+    complete set counts: a later timestamp or snapshot, kept when a refresh broke off, is not compared with.
     """
 
     def __init__(
-        self, name: str, *, pinned: bytes, folder: TrustedFolder, floor: Floor, fetch: Fetch, time: datetime, strict_time: bool
+        self,
+        name: str,
+        *,
+        pinned: bytes,
+        folder: TrustedFolder,
+        floor: Floor,
+        fetch: Fetch,
+        time: datetime,
+        strict_time: bool,
+        ahead: bool,
     ) -> None:
         self._name = name
+        self._ahead = ahead
         self._pinned = pinned
         self._folder = folder
         self._floor = floor
@@ -105,22 +124,24 @@ class Refresh:
                 "use a current mirror"
             )
         rules.check_expiry(root, self._time)
-        kept_timestamp, kept_snapshot = await asyncio.to_thread(self._recall, root)
+        complete, seen = await asyncio.to_thread(self._recall, root)
         data = await self._fetch("metadata/timestamp.json", rules.MAX_TIMESTAMP_BYTES)
-        timestamp = rules.accept_timestamp(root, data, trusted=kept_timestamp, floor=floor)
+        timestamp = rules.accept_timestamp(root, data, trusted=seen.timestamp, floor=floor)
         self._judge_time(timestamp)
-        snapshot = await self._snapshot(root, timestamp, kept_snapshot, floor)
+        begun = _differs(timestamp, complete.timestamp)
+        if begun and _differs(timestamp, seen.timestamp):
+            await asyncio.to_thread(self._folder.put_ahead, "timestamp", timestamp.data)
+        snapshot = await self._snapshot(root, timestamp, seen.snapshot, floor)
         self._judge_time(snapshot)
+        if begun and _differs(snapshot, seen.snapshot):
+            await asyncio.to_thread(self._folder.put_ahead, "snapshot", snapshot.data)
         targets, fresh = await load_targets(
             self._folder, self._fetch, role="targets", delegator=root, root=root, snapshot=snapshot
         )
         rules.check_expiry(targets, self._time)
         self.accepted.append(targets)
         state = State(tuple(roots), timestamp, snapshot, targets, self._time, tuple(self._stale))
-        fresh_snapshot = kept_snapshot is None or snapshot.data != kept_snapshot.data
-        await asyncio.to_thread(
-            self._keep, state, targets=fresh, snapshot=fresh_snapshot, timestamp=timestamp is not kept_timestamp
-        )
+        await asyncio.to_thread(self._keep, state, targets=fresh, snapshot=_differs(snapshot, complete.snapshot), timestamp=begun)
         return state
 
     async def _roots(self) -> list[Trusted[Root]]:
@@ -150,14 +171,25 @@ class Refresh:
             self._folder.drop_timestamp()
         self._folder.put("root", newer.version, newer.data)
 
-    def _recall(self, root: Trusted[Root]) -> tuple[Trusted[Timestamp] | None, Trusted[Snapshot] | None]:
-        """What was trusted before, as far as the root of now still vouches for it: the base of rollback comparisons."""
-        data = self._folder.read_timestamp(rules.MAX_TIMESTAMP_BYTES)
-        timestamp = _unless_refused(data, lambda kept: rules.recall(root.signed, "timestamp", kept, Timestamp))
-        if timestamp is None:
-            return None, None
-        data = self._folder.read("snapshot", timestamp.signed.snapshot_meta.version, rules.MAX_SNAPSHOT_BYTES)
-        return timestamp, _unless_refused(data, lambda kept: rules.recall(root.signed, "snapshot", kept, Snapshot))
+    def _recall(self, root: Trusted[Root]) -> tuple[Recalled, Recalled]:
+        """The last complete set, and the newest that was ever verified: the base of rollback comparisons."""
+
+        def timestamp(data: bytes | None) -> Trusted[Timestamp] | None:
+            return _unless_refused(data, lambda kept: rules.recall(root.signed, "timestamp", kept, Timestamp))
+
+        def snapshot(data: bytes | None) -> Trusted[Snapshot] | None:
+            return _unless_refused(data, lambda kept: rules.recall(root.signed, "snapshot", kept, Snapshot))
+
+        complete = Recalled(timestamp(self._folder.read_timestamp(rules.MAX_TIMESTAMP_BYTES)), None)
+        if complete.timestamp is not None:
+            version = complete.timestamp.signed.snapshot_meta.version
+            data = self._folder.read("snapshot", version, rules.MAX_SNAPSHOT_BYTES)
+            complete = Recalled(complete.timestamp, snapshot(data))
+        if not self._ahead:
+            return complete, complete
+        later = timestamp(self._folder.read_ahead("timestamp", rules.MAX_TIMESTAMP_BYTES))
+        listed = snapshot(self._folder.read_ahead("snapshot", rules.MAX_SNAPSHOT_BYTES))
+        return complete, Recalled(_newest(complete.timestamp, later), _newest(complete.snapshot, listed))
 
     async def _snapshot(
         self, root: Trusted[Root], timestamp: Trusted[Timestamp], kept: Trusted[Snapshot] | None, floor: RoleVersions
@@ -189,9 +221,19 @@ class Refresh:
         if timestamp:
             self._folder.put_timestamp(state.timestamp.data)
         self._floor.raise_versions(self._name, state.versions, rules.issued_time(state.timestamp.signed, state.root.signed))
+        if timestamp:
+            self._folder.drop_ahead()
         if snapshot:
             listed = {name.removesuffix(".json"): meta.version for name, meta in state.snapshot.signed.meta.items()}
             self._folder.prune({**listed, "snapshot": state.snapshot.version})
+
+
+def _differs(now: Trusted[T], before: Trusted[T] | None) -> bool:
+    return before is None or now.data != before.data
+
+
+def _newest(*found: Trusted[T] | None) -> Trusted[T] | None:
+    return max((each for each in found if each is not None), key=lambda each: each.version, default=None)
 
 
 def _unless_refused(data: bytes | None, judge: Callable[[bytes], _Result]) -> _Result | None:

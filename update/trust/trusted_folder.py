@@ -1,9 +1,13 @@
-"""Where a repository's verified metadata is kept between starts: one folder whose content is always one complete set.
+"""Where a repository's verified metadata is kept between starts: one complete set, and what was seen ahead of it.
 
 Names: `<N>.root.json` for every root, `<N>.<role>.json` for snapshot, targets and delegated roles (these with the prefix
 `delegated.` and percent-encoded, so that no role name can leave the folder or take another role's place), and
 `timestamp.json`. The timestamp names the snapshot's version and the snapshot every other: replacing `timestamp.json` is the
 one step that turns the old set into the new one, and only afterwards `prune` removes what no longer belongs.
+
+`ahead.timestamp.json` and `ahead.snapshot.json` are those of a refresh that has not come to its end. They are no part of the
+set: `restore` never sees them. They stand for what the device has verified already, below which nothing may be offered
+(section 5.4.5 and 5.5.7: persist each file), so a source that breaks off cannot take a device back by that.
 
 What is read back is verified again by the caller: a missing, empty or altered file costs a fetch, never trust.
 """
@@ -12,6 +16,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote
 
 from update.durable import Disk
@@ -19,6 +24,8 @@ from update.errors import MetadataError
 
 _TOP_LEVEL = frozenset({"root", "snapshot", "targets"})
 _TIMESTAMP = "timestamp.json"
+Ahead = Literal["timestamp", "snapshot"]
+_AHEAD: Mapping[Ahead, str] = {"timestamp": "ahead.timestamp.json", "snapshot": "ahead.snapshot.json"}
 _VERSIONED = re.compile(r"(\d{1,16})\.(.+)\.json", re.ASCII)
 _MAX_ROLE_CHARACTERS = 120
 
@@ -55,8 +62,22 @@ class TrustedFolder:
         self._put(_TIMESTAMP, data)
 
     def drop_timestamp(self) -> None:
-        """Forget timestamp and, with it, the snapshot (fast-forward recovery)."""
+        """Forget timestamp and, with it, the snapshot, also those ahead (fast-forward recovery)."""
+        self.drop_ahead()
         self._disk.remove(self._folder / _TIMESTAMP)
+
+    def read_ahead(self, role: Ahead, max_bytes: int) -> bytes | None:
+        """The file of a role that was seen ahead of the complete set, None as with `read`."""
+        return self._read(_AHEAD[role], max_bytes)
+
+    def put_ahead(self, role: Ahead, data: bytes) -> None:
+        """Keep what was verified before the set it belongs to is complete."""
+        self._put(_AHEAD[role], data)
+
+    def drop_ahead(self) -> None:
+        """The set is complete, or its keys are no longer trusted: nothing is ahead of it."""
+        for name in _AHEAD.values():
+            self._disk.remove(self._folder / name)
 
     def prune(self, current: Mapping[str, int]) -> None:
         """Remove other versions than `current` (role: version) of the roles named there, and all roles not named; roots stay."""
