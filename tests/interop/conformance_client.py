@@ -4,12 +4,14 @@
     --metadata-dir D --metadata-url U refresh
     --metadata-dir D --metadata-url U --target-name P --target-base-url T --target-dir O download
 
-Exit status 0 or 1. What passed is left in D under unversioned names, also after a refusal; the client's own folder and
-floor live in D/own. 403 and 404 count as "not there".
+Exit status 0 or 1. The client's own folder and floor live in D/own. After each command D shows, under unversioned names, what
+that folder holds: what the next refresh is compared with, newest version first. 403 and 404 count as "not there".
 """
 
 import argparse
 import asyncio
+import json
+import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +24,9 @@ from update.errors import EndlessDataError, FieldrelayError, NotFoundError, Unre
 from update.trust.client import Repository
 from update.trust.floor import Floor
 from update.trust.verified import TargetInfo, verify_target
+
+KEPT_NAME = re.compile(r"^(\d+\.)?(ahead\.|delegated\.)?|\.json$")
+"""What the client's own folder adds to a role's name: see `update.trust.trusted_folder`."""
 
 
 class UrlFetcher:
@@ -56,7 +61,7 @@ async def run(options: argparse.Namespace) -> None:
     if options.command == "init":
         floor.create()
         disk.write_file(own / "pinned.json", Path(options.root).read_bytes())
-        disk.write_file(folder / "root.json", Path(options.root).read_bytes())
+        show(folder)
         return
     repository = Repository(
         "conformance",
@@ -72,8 +77,21 @@ async def run(options: argparse.Namespace) -> None:
         if options.command == "download":
             download(await repository.find(options.target_name), options)
     finally:
-        for trusted in [*repository._accepted, *repository._targets.values()]:
-            disk.write_file(folder / f"{quote(trusted.role, safe='')}.json", trusted.data)
+        show(folder)
+
+
+def show(folder: Path) -> None:
+    """Bring the unversioned files up to what lies in the client's own folder, and remove those it no longer has."""
+    newest: dict[str, tuple[int, bytes]] = {"root": (0, (folder / "own" / "pinned.json").read_bytes())}
+    for file in sorted((folder / "own" / "trusted").glob("*.json")):
+        role, data = KEPT_NAME.sub("", file.name), file.read_bytes()
+        version = int(json.loads(data)["signed"]["version"])
+        if version > newest.get(role, (0, b""))[0]:
+            newest[role] = (version, data)
+    for file in folder.glob("*.json"):
+        file.unlink()
+    for role, (_, data) in newest.items():
+        (folder / f"{role}.json").write_bytes(data)
 
 
 def download(info: TargetInfo, options: argparse.Namespace) -> None:
