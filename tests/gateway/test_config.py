@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.config import (
-    CODE_SIGNING,
     ContentSection,
     GatewayConfig,
     LogLevel,
@@ -18,7 +17,7 @@ from gateway.config import (
     parse_config,
 )
 from update.errors import ConfigurationError, FormatVersionError
-from update.provided import MAX_PROVIDED_BYTES
+from update.provided import CODE_SIGNING, MAX_PROVIDED_BYTES
 
 SAMPLE = Path(__file__).parents[2] / "configs" / "gateway.toml"
 NO_DEFAULT = {"wan", "repository.name", "repository.root", "repository.upstreams"}
