@@ -1,0 +1,162 @@
+"""The relay over real HTTP against servers that lie, cut, go on without end, or take no ranges."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from gateway.north.sources import FolderUpstream, HttpUpstream, Preference, TargetSource, Upstream
+from gateway.simulators.upstream import Faults, UpstreamServer
+from gateway.south.relay import RelayedFile
+from gateway.south.relays import Relays
+from gateway.south.sparse import SparseFile
+from tests.builders.relay_site import take
+from tests.builders.relayed import body_of, index_of, info_of, make_zck, open_descriptors
+from update.chunks.ranges import Range
+from update.durable import Disk
+from update.errors import UnreachableError
+from update.store.store import Store
+from update.trust.verified import TargetInfo
+from update.wire.rate import Retry
+from update.wire.session import wan_session
+
+
+async def no_pause(_seconds: float) -> None:
+    await asyncio.sleep(0)
+
+
+IMPATIENT = Retry(attempts=2, sleep=no_pause)
+HARMLESS = [
+    Faults(ignore_ranges=True),
+    Faults(ignore_ranges=True, endless=True),
+    Faults(ignore_ranges=True, flip_byte=True),  # a byte of the header, which nobody asked for
+    Faults(first_range_only=True),
+    Faults(cut_after_bytes=90_000),
+    Faults(size_off_by=5),
+]
+HARMFUL = [
+    Faults(flip_byte=True),
+    Faults(place_off_by=1),
+    Faults(place_off_by=-1, flip_byte=True),
+    Faults(endless=True, flip_byte=True),
+    Faults(cut_after_bytes=0),
+    Faults(cut_after_bytes=20),
+]
+
+
+@pytest.fixture(scope="module")
+def zck(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_zck(tmp_path_factory.mktemp("zck"))
+
+
+class Lan:
+    """One `.zck` on several upstream servers, in order."""
+
+    def __init__(self, root: Path, zck: Path, stack: AsyncExitStack) -> None:
+        self.info: TargetInfo = info_of(zck)
+        self._root, self._stack = root, stack
+        file = root / self.info.wire_path
+        file.parent.mkdir(parents=True)
+        file.write_bytes(zck.read_bytes())
+        self._session = wan_session()
+        self.servers: list[UpstreamServer] = []
+
+    async def sources(self, *faults: Faults, folder: bool = False) -> list[TargetSource]:
+        upstreams: list[Upstream] = [await self._server(each) for each in faults]
+        if folder:
+            upstreams.append(FolderUpstream(self._root))
+        preference = Preference(upstreams)
+        return [TargetSource(upstream, self.info, preference) for upstream in upstreams]
+
+    async def _server(self, faults: Faults) -> HttpUpstream:
+        server = await self._stack.enter_async_context(UpstreamServer(self._root, faults=faults))
+        self.servers.append(server)
+        return HttpUpstream(self._session, server.url, retry=IMPATIENT)
+
+    async def close(self) -> None:
+        await self._session.close()
+
+
+@pytest.fixture
+async def lan(tmp_path: Path, zck: Path) -> AsyncIterator[Lan]:
+    async with AsyncExitStack() as stack:
+        opened = Lan(tmp_path / "root", zck, stack)
+        yield opened
+        await opened.close()
+
+
+async def relayed(lan: Lan, folder: Path, sources: list[TargetSource], zck: Path) -> bytes:
+    """Every third chunk, then everything."""
+    file = RelayedFile(SparseFile.open(Disk(), folder / "x.zck", index_of(zck)))
+    try:
+        scattered = [Range(chunk.start, chunk.length) for chunk in list(index_of(zck).header)[::3]]
+        await file.ensure(scattered, sources)
+        await file.ensure([body_of(zck)], sources)
+        return file.sparse.path.read_bytes()
+    finally:
+        await file.close()
+
+
+@pytest.mark.parametrize("faults", HARMLESS, ids=repr)
+async def test_a_limited_upstream_is_enough(lan: Lan, tmp_path: Path, zck: Path, faults: Faults) -> None:
+    assert await relayed(lan, tmp_path, await lan.sources(faults), zck) == zck.read_bytes()
+
+
+@pytest.mark.parametrize("faults", HARMFUL, ids=repr)
+async def test_a_lying_upstream_alone_is_refused_and_nothing_of_it_is_kept(
+    lan: Lan, tmp_path: Path, zck: Path, faults: Faults
+) -> None:
+    async with asyncio.timeout(30):
+        with pytest.raises(UnreachableError):
+            await relayed(lan, tmp_path, await lan.sources(faults), zck)
+    kept = SparseFile.open(Disk(), tmp_path / "x.zck", index_of(zck))
+    claimed = kept.unproved(range(len(kept.index)))
+    assert kept.read_back(claimed) == claimed
+    assert len(claimed) < len(kept.index)
+    kept.close()
+
+
+@pytest.mark.parametrize("folder", [False, True], ids=["server", "folder"])
+@pytest.mark.parametrize("faults", HARMFUL, ids=repr)
+async def test_behind_a_lying_upstream_the_next_one_is_enough(
+    lan: Lan, tmp_path: Path, zck: Path, faults: Faults, *, folder: bool
+) -> None:
+    sources = await lan.sources(faults, folder=True) if folder else await lan.sources(faults, Faults())
+    assert await relayed(lan, tmp_path, sources, zck) == zck.read_bytes()
+
+
+async def test_any_clients_over_any_upstreams_get_right_bytes_or_a_named_refusal(lan: Lan, tmp_path: Path, zck: Path) -> None:
+    """Everything at once: readers with random ranges, some of which go away, while the upstreams change their manners."""
+    dice, content = random.Random(11), zck.read_bytes()
+    sources = await lan.sources(*[Faults() for _ in range(3)])
+    store = Store(Disk(), tmp_path / "store")
+    relays = Relays(store.layout.sparse, Disk(), lambda _: sources, publish=store.publish, find=store.find)
+    outcomes = {"right": 0, "refused": 0, "gone": 0}
+
+    async def reader(seed: int) -> None:
+        own = random.Random(seed)
+        for _ in range(12):
+            start = own.randrange(len(content) - 1)
+            span = Range(start, min(own.choice([1, 5000, 100_000]), len(content) - start))
+            for server in lan.servers:
+                server.faults = own.choice([*HARMLESS, *HARMFUL, Faults()])
+            try:
+                async with asyncio.timeout(own.choice([0.002, 30])):
+                    lease = await relays.lend(lan.info, [span])
+            except UnreachableError:
+                outcomes["refused"] += 1
+            except TimeoutError:
+                outcomes["gone"] += 1
+            else:
+                outcomes["right"] += 1
+                assert lease is None or take(lease, span) == content[span.start : span.end]
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(reader(dice.randrange(1 << 30)) for _ in range(20)))
+        await relays.close()
+    assert outcomes["right"] > 0, outcomes
+    await lan.close()
+    assert not [name for name in open_descriptors() if name.endswith(".zck")]
