@@ -3,6 +3,8 @@
 What would not fit is refused before it is fetched, by name; nothing that is kept is touched.
 """
 
+from contextlib import suppress
+
 from update.errors import NoSpaceError
 from update.store.store import Store
 from update.trust.verified import TargetInfo
@@ -20,8 +22,11 @@ class Room:
 
     def used_bytes(self) -> int:
         """What complete content and partly filled files really take; walks the store."""
-        partial = [file.stat().st_blocks * _BLOCK_BYTES for file in self.store.layout.sparse.iterdir() if file.is_file()]
-        return sum(held.size_bytes for held in self.store.held()) + sum(partial)
+        partial = 0
+        for file in self.store.layout.sparse.iterdir():
+            with suppress(FileNotFoundError):  # published a moment ago, and then counted below
+                partial += file.stat().st_blocks * _BLOCK_BYTES
+        return partial + sum(held.size_bytes for held in self.store.held())
 
     def free_bytes(self) -> int:
         """What the disk has left, the reserve included."""

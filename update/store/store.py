@@ -201,8 +201,8 @@ class Store:
     def _contents(self) -> Iterator[tuple[str, Path, Digest, os.stat_result]]:
         for repository in sorted(self.layout.repositories.iterdir()):
             for file in sorted((repository / "targets").rglob("*")):
-                match, status = _CONTENT_NAME.fullmatch(file.name), file.lstat()
-                if match and stat.S_ISREG(status.st_mode):
+                match, status = _CONTENT_NAME.fullmatch(file.name), _status(file)
+                if match and status is not None and stat.S_ISREG(status.st_mode):
                     yield repository.name, file, Digest(match[1]), status
 
     def _quarantine(self, path: Path) -> None:
@@ -222,6 +222,14 @@ class Store:
         if not isinstance(reasons, list) or not all(isinstance(each, str) for each in reasons):
             return frozenset({UNREADABLE})
         return frozenset(str(each) for each in reasons)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """None for what was moved away meanwhile: other threads quarantine and evict."""
+    try:
+        return path.lstat()
+    except FileNotFoundError:
+        return None
 
 
 def _holds(path: Path, data: bytes) -> bool:

@@ -36,3 +36,13 @@ def test_the_quota_holds_to_the_byte(store: Store, quota: int, *, admitted: bool
 def test_the_reserve_of_the_disk_is_not_touched(store: Store) -> None:
     with pytest.raises(NoSpaceError, match="reserve"):
         Room(store, quota_bytes=0, reserve_bytes=store.free_bytes() * 2).admit(bundle("1.2", "board:1"))
+
+
+def test_what_is_published_or_removed_while_it_is_counted_is_no_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The relay publishes and the store quarantines in other threads, between the listing of a folder and the look at a file."""
+    listed, walked = Path.iterdir, Path.rglob
+    (store.layout.repositories / "plant" / "targets").mkdir(parents=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "iterdir", lambda folder: [*listed(folder)] + [folder / "gone.zck"] * (folder.name == "sparse"))
+        patched.setattr(Path, "rglob", lambda folder, pattern: [*walked(folder, pattern), folder / f"{'0' * 64}.gone"])
+        assert Room(store, quota_bytes=1 << 20, reserve_bytes=0).used_bytes() == 8192
