@@ -66,9 +66,15 @@ def load(name: str) -> Command:
         if (error.name or "").partition(".")[0] in {"gateway", "media", "node_agent", "update"}:
             raise
         raise MissingExtraError(
-            f"`fieldrelay {name}` needs {error.name}, which is not installed: pip install 'fieldrelay[{verb.extra}]'"
+            f"`fieldrelay {name}` needs {error.name}, which is not installed: install this release's {_locks(verb)} "
+            f"with `pip install --require-hashes -r` (see docs/how-to/install-a-gateway.md)"
         ) from error
     return command
+
+
+def _locks(verb: Verb) -> str:
+    """The lock files that hold an extra. Never the name of our distribution: it is published nowhere, a stranger's could be."""
+    return " and ".join(f"locks/{extra}.txt" for extra in verb.extra.split(","))
 
 
 def _run(arguments: list[str]) -> int:

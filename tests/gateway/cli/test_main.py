@@ -1,6 +1,7 @@
 import builtins
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import click
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from gateway.cli import main as program
 from gateway.cli.main import VERBS, Verb, load, main
 from update.errors import HardwareError, MissingExtraError
+
+ROOT = Path(__file__).parents[3]
 
 
 def failing() -> None:
@@ -54,7 +57,15 @@ def test_a_missing_extra_is_named(extra: str, monkeypatch: pytest.MonkeyPatch, c
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setattr(builtins, "__import__", block)
     assert main([name]) == MissingExtraError.exit_status
-    assert f"fieldrelay[{extra}]" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert all(f"locks/{each}.txt" in told for each in extra.split(","))
+    assert "fieldrelay[" not in told
+
+
+@pytest.mark.parametrize("extra", sorted({each for verb in VERBS.values() for each in verb.extra.split(",")}))
+def test_what_a_missing_extra_asks_for_is_part_of_the_release(extra: str) -> None:
+    assert (ROOT / "locks" / f"{extra}.txt").is_file()
+    assert f"{extra}.txt" in (ROOT / "docs" / "how-to" / "install-a-gateway.md").read_text()
 
 
 def test_a_defect_of_our_own_is_not_taken_for_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
