@@ -6,6 +6,7 @@ fieldrelay repo add DIR controller-1.2.swu           lists the bundle and the .z
 fieldrelay repo sign DIR targets --key targets-1.pem (and the next holder, until the threshold is met)
 fieldrelay repo publish DIR --key snapshot=… --key timestamp=…
 fieldrelay repo status DIR
+fieldrelay repo renew DIR root                       before a role that nobody changes expires: then sign and publish
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,7 +32,9 @@ from update.trust.verified import TargetCustom, TargetInfo, UpdateClass, ZckHead
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+_CLASSES = click.Choice([each.value for each in UpdateClass])  # of an enumeration click would take the names
 _TOP_LEVEL = ("root", "targets", "snapshot", "timestamp")
+_ONLINE = ("snapshot", "timestamp")
 
 
 @click.group("repo")
@@ -78,7 +81,9 @@ def init(*, folder: Path, holders: Sequence[str], thresholds: Sequence[str], as_
 @click.option("--hardware", multiple=True, metavar="BOARD:REVISION", help="Default: what the bundle's description names.")
 @click.option("--release-counter", type=click.IntRange(0), required=True, help="Orders releases; higher than the last one's.")
 @click.option("--security-counter", type=click.IntRange(0), default=0, show_default=True, help="Floor once confirmed.")
-@click.option("--class", "update_class", type=click.Choice([*UpdateClass]), default=UpdateClass.FUNCTION, show_default=True)
+@click.option(
+    "--class", "update_class", type=click.Choice([*map(str, UpdateClass)]), default=str(UpdateClass.FUNCTION), show_default=True
+)
 @click.option("--below", default="", metavar="PATH", help="Folder of the target's name, such as vendor/press.")
 @as_json
 def add(
@@ -132,7 +137,7 @@ def sign(*, folder: Path, role: str, key_file: Path, as_json: bool) -> None:
 @as_json
 def publish(*, folder: Path, keys: Sequence[str], as_json: bool) -> None:
     """Publish what is signed, with a new timestamp; nothing is written unless all of it is right."""
-    signers: dict[str, list[object]] = {"snapshot": [], "timestamp": []}
+    signers: dict[str, list[object]] = {role: [] for role in _ONLINE}
     for role, file in _pairs(keys, "--key"):
         if role not in signers:
             raise UsageError(f"--key is for snapshot and timestamp, the online roles: got {role!r}; use `repo sign` for others")
@@ -147,6 +152,20 @@ def publish(*, folder: Path, keys: Sequence[str], as_json: bool) -> None:
         [*lines, f"fresh until {release.timestamp_expires:%Y-%m-%d %H:%M} UTC"],
         as_json=as_json,
     )
+
+
+@repo.command("renew")
+@_FOLDER
+@click.argument("role")
+@as_json
+def renew(*, folder: Path, role: str, as_json: bool) -> None:
+    """Stage the next version of ROLE (root, targets or a delegated one) with a new expiry and nothing else, to be signed."""
+    if role in _ONLINE:
+        raise UsageError(f"{role} is renewed by every `repo publish`: run that")
+    staged = _repository(folder).renew(role).signed
+    values = {"role": role, "version": staged.version, "expires": staged.expires.isoformat()}
+    line = f"{role} version {staged.version} would be good until {staged.expires:%Y-%m-%d}"
+    emit("fieldrelay.repo.renew/1", values, [line, f"next: repo sign FOLDER {role} --key …"], as_json=as_json)
 
 
 @repo.command("status")

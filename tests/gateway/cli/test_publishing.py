@@ -10,10 +10,11 @@ import pytest
 from gateway.cli.main import main
 from tests.builders.keys import make_pki
 from update.durable import Disk
-from update.errors import DescriptionError, StateError, ThresholdError, UsageError
+from update.errors import DescriptionError, FieldrelayError, StateError, ThresholdError, UsageError
 from update.store.directory import DirectoryFetcher
 from update.trust.client import Repository
 from update.trust.floor import Floor
+from update.trust.verified import UpdateClass
 
 SPEC = """\
 [bundle]
@@ -147,6 +148,54 @@ async def test_a_repository_is_published_when_enough_holders_have_signed(work: P
     assert set(found) == {"controller-1.0.swu", "rootfs-1.0.zck"}
     assert found["controller-1.0.swu"].custom.hw_ids == ("demo:1.0",)
     assert found["rootfs-1.0.zck"].custom.zck_header is not None
+
+
+def release(work: Path) -> Path:
+    build(work, "1.0")
+    folder = make_repository(work)
+    assert main(["repo", "add", str(folder), str(work / "out" / "controller-1.0.swu"), "--release-counter", "1"]) == 0
+    for role in ("root", "targets"):
+        sign(work, folder, role)
+    assert publish(work, folder) == 0
+    return folder
+
+
+def sign(work: Path, folder: Path, role: str) -> None:
+    for holder in (1, 2):
+        assert main(["repo", "sign", str(folder), role, "--key", str(work / f"{role}-{holder}")]) == 0
+
+
+@pytest.mark.parametrize("role", ["root", "targets"])
+def test_a_role_that_nobody_changes_is_renewed(role: str, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = release(work)
+    capsys.readouterr()
+    assert main(["repo", "renew", str(folder), role, "--json"]) == 0
+    assert result(capsys)["version"] == 2
+    sign(work, folder, role)
+    assert publish(work, folder) == 0
+    name = f"2.{role}.json"
+    renewed = json.loads((folder / "metadata" / name).read_text())["signed"]
+    before = json.loads((folder / "metadata" / f"1.{role}.json").read_text())["signed"]
+    assert renewed["expires"] >= before["expires"]
+    assert {**renewed, "version": 1, "expires": ""} == {**before, "expires": ""}
+
+
+@pytest.mark.parametrize(("role", "status"), [("timestamp", UsageError), ("snapshot", UsageError), ("nobody", StateError)])
+def test_what_cannot_be_renewed_is_said(role: str, status: type[FieldrelayError], work: Path) -> None:
+    assert main(["repo", "renew", str(release(work)), role]) == status.exit_status
+
+
+@pytest.mark.parametrize("update_class", list(UpdateClass))
+def test_the_class_of_a_release_is_signed(update_class: UpdateClass, work: Path) -> None:
+    build(work, "1.0")
+    folder = make_repository(work)
+    bundle = str(work / "out" / "controller-1.0.swu")
+    assert main(["repo", "add", str(folder), bundle, "--release-counter", "1", "--class", update_class.value]) == 0
+    sign(work, folder, "root")
+    sign(work, folder, "targets")
+    assert publish(work, folder) == 0
+    listed = json.loads((folder / "metadata" / "1.targets.json").read_text())["signed"]["targets"]
+    assert listed["controller-1.0.swu"]["custom"].get("class") == update_class
 
 
 def test_a_delta_without_its_images_is_not_published(work: Path) -> None:
