@@ -96,7 +96,8 @@ async def refuse_by_name(request: web.Request, handler: _Handler) -> web.StreamR
     try:
         return await handler(request)
     except FieldrelayError as error:
-        _LOG.info("refused %s %s: %s (%s)", request.method, request.rel_url.raw_path, error, error.code)
+        level = logging.DEBUG if _is_probe(request, error) else logging.INFO
+        _LOG.log(level, "refused %s %s: %s (%s)", request.method, request.rel_url.raw_path, error, error.code)
         return _refusal(http_status(error), Refusal(error.code, str(error)))
     except web.HTTPRequestEntityTooLarge as error:
         message = f"the body is larger than {MAX_BODY_BYTES} bytes"
@@ -107,6 +108,11 @@ async def refuse_by_name(request: web.Request, handler: _Handler) -> web.StreamR
     except Exception:  # noqa: BLE001 - the last edge: a defect must cost one answer, not a story told to a stranger
         _LOG.exception("a request could not be answered: %s %s", request.method, request.rel_url.raw_path)
         return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, Refusal(FieldrelayError.code, "the gateway failed; see its log"))
+
+
+def _is_probe(request: web.Request, error: FieldrelayError) -> bool:
+    """A TUF client asks for the next root until there is none (specification 5.3.3): that answer is no news."""
+    return isinstance(error, NotFoundError) and request.method == "GET" and request.path.endswith(".root.json")
 
 
 async def read_message(request: web.Request, adapter: TypeAdapter[_Message]) -> _Message:

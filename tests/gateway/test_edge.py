@@ -1,10 +1,13 @@
+import logging
 from collections.abc import Iterator
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 from pydantic import TypeAdapter
 
 from gateway.control.client import _as_error
-from gateway.edge import Refusal, http_status
+from gateway.edge import Refusal, http_status, refuse_by_name
 from update import errors
 from update.errors import FieldrelayError
 
@@ -59,3 +62,24 @@ def test_a_code_of_a_later_release_is_still_a_refusal() -> None:
 
 def test_a_refusal_is_two_texts() -> None:
     assert TypeAdapter(Refusal).dump_json(Refusal("a", "b")) == b'{"code":"a","message":"b"}'
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "level"),
+    [
+        ("/repositories/plant/metadata/2.root.json", errors.NotFoundError, logging.DEBUG),
+        ("/repositories/plant/metadata/2.root.json", errors.ForbiddenError, logging.INFO),
+        ("/repositories/plant/metadata/2.snapshot.json", errors.NotFoundError, logging.INFO),
+        ("/repositories/plant/targets/a.swu", errors.NotFoundError, logging.INFO),
+    ],
+)
+async def test_only_the_usual_question_for_the_next_root_is_no_news(
+    path: str, error: type[FieldrelayError], level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refuse(_request: web.Request) -> web.Response:
+        raise error("why")
+
+    caplog.set_level(logging.DEBUG, "gateway.edge")
+    answer = await refuse_by_name(make_mocked_request("GET", path), refuse)
+    assert answer.status == http_status(error("why"))
+    assert [record.levelno for record in caplog.records if record.name == "gateway.edge"] == [level]
