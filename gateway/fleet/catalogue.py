@@ -7,11 +7,13 @@ targets (images, chunk files) are parts of them.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cmp_to_key
 from typing import Protocol
 
 from update.errors import AmbiguousError, HardwareError, UnknownTargetError
 from update.identity import Hardware
 from update.trust.verified import TargetInfo
+from update.version import compare_versions
 
 BUNDLE_SUFFIXES = (".swu", ".raucb")
 
@@ -64,7 +66,9 @@ def find_release(catalogue: Catalogue, release: str, repository: str = "") -> tu
     found = [target for target in bundles if target.path == release]
     found = found or [target for target in bundles if target.custom.version == release]
     if not found:
-        versions = sorted({target.custom.version for target in bundles if target.custom.version})
+        versions = sorted(
+            {target.custom.version for target in bundles if target.custom.version}, key=cmp_to_key(compare_versions)
+        )
         raise UnknownTargetError(
             f"no bundle has the path or version {release!r} in {repository or 'any repository'}; "
             f"versions known: {', '.join(versions) or 'none (has the mirror been refreshed?)'}"

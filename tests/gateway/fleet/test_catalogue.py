@@ -22,6 +22,12 @@ def test_parts_of_bundles_cannot_be_ordered(shelf: Shelf) -> None:
             find_release(shelf, release)
 
 
+def test_known_versions_are_listed_from_the_oldest_to_the_newest(shelf: Shelf) -> None:
+    shelf.content["plant"] = [bundle(version, "board:1") for version in ("1.10", "1.9", "1.9-rc.1", "1.2")]
+    with pytest.raises(UnknownTargetError, match=r"versions known: 1\.2, 1\.9-rc\.1, 1\.9, 1\.10"):
+        find_release(shelf, "3")
+
+
 def test_only_the_named_repository_is_searched(shelf: Shelf) -> None:
     shelf.content["vendor"] = [bundle("1.2", "board:1", repository="vendor")]
     assert {target.repository for target in find_release(shelf, "1.2")} == {"plant", "vendor"}
