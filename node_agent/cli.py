@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="update", description="Update this node.", parents=[common])
     parser.add_argument("--now", action="store_true", help="look for an update now")
     parser.add_argument("--exit-code", action="store_true", help=f"status {verbs.NOTHING_STATUS} if there is nothing to do")
-    sub = parser.add_subparsers(dest="verb", metavar="")
+    sub = parser.add_subparsers(dest="verb", metavar="{status,install,confirm,rollback,agent}")
     sub.add_parser("status", parents=[common], help="what runs, and how the last update ended")
     install = sub.add_parser("install", parents=[common], help="install a bundle brought by hand")
     install.add_argument("file", type=Path)

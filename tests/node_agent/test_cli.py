@@ -275,6 +275,13 @@ async def test_mistakes_are_named_with_their_exit_status(
     assert text in capsys.readouterr().err
 
 
+def test_the_usage_line_names_every_sub_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    usage = capsys.readouterr().out.partition("\n\n")[0]
+    assert all(verb in usage for verb in ("status", "install", "confirm", "rollback", "agent"))
+
+
 async def test_a_gateway_that_is_away_is_said_with_its_exit_status(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     place.config.write_text(place.config.read_text().replace(place.gateway.url, "https://127.0.0.1:1"))
     assert await place.update("--now") == 61
