@@ -168,8 +168,8 @@ class UpstreamServer:
             while sent < length and (block := source.read(min(_BLOCK_BYTES, length - sent))):
                 if self.faults.flip_byte and not sent:
                     block = bytes([block[0] ^ 1]) + block[1:]
+                self._count(path, Range(part.start + sent, len(block)))  # also if the connection breaks under it
                 await self._send(writer, path, block)
-                self._count(path, Range(part.start + sent, len(block)))
                 sent += len(block)
         return sent
 

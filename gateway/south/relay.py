@@ -16,21 +16,19 @@ Rules:
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Protocol, TypeVar
 
+from gateway.south.assembly import Assembly, requests
 from gateway.south.open_files import Lease, duplicate
 from gateway.south.sparse import SparseFile
-from update.chunks.plan import merge
 from update.chunks.ranges import Range
-from update.chunks.zchunk import HeaderIndex
 from update.errors import (
     BundleError,
     ChunkError,
     FieldrelayError,
-    ProtocolError,
     SlowError,
     StoreError,
     TrustError,
@@ -42,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 RANGES_PER_REQUEST = 60
 CONCURRENT_REQUESTS = 4
-COMMIT_EVERY_BYTES = 8 << 20
+COMMIT_EVERY_BYTES = 1 << 20
 WRITE_BYTES = 256 << 10
 """A thread is worth its while from about here; a fetch holds this much and one chunk in memory."""
 PROVE_AT_ONCE = 64
@@ -146,7 +144,7 @@ class RelayedFile:
         for number in numbers:
             coming = self._coming[number] = loop.create_future()
             coming.add_done_callback(_look_at)
-        for group in _requests(self.sparse.index, numbers):
+        for group in requests(self.sparse.index, numbers, max_ranges=RANGES_PER_REQUEST):
             task = loop.create_task(self._fetch(group, sources))
             self._fetches.add(task)
             task.add_done_callback(partial(self._ended, group))
@@ -183,7 +181,7 @@ class RelayedFile:
 
     async def _receive(self, source: RangeSource, numbers: list[int]) -> None:
         """Take what one source sends; `ChunkError` or `ProtocolError` if that is not all of it."""
-        assembly = _Assembly(self.sparse.index, numbers)
+        assembly = Assembly(self.sparse.index, numbers)
         try:
             async with aclosing(source.read_ranges(assembly.spans)) as pieces:
                 async for offset, piece in pieces:
@@ -231,54 +229,6 @@ class RelayedFile:
         self._work.add(task)
         task.add_done_callback(self._work.discard)
         return await asyncio.shield(task)
-
-
-class _Assembly:
-    """Puts chunks together from pieces. Pieces of one range come in order, so one open chunk per range is enough."""
-
-    def __init__(self, index: HeaderIndex, numbers: list[int]) -> None:
-        self._index = index
-        self._wanted = set(numbers)
-        self._open: dict[int, bytearray] = {}
-        self._ready: list[tuple[int, bytes]] = []
-        self.ready_bytes = 0
-        self.spans = merge(Range(index[number].start, index[number].length) for number in numbers)
-
-    def feed(self, offset: int, piece: bytes) -> None:
-        """Take bytes from `offset` on; those that nobody asked for, or that came before, are dropped."""
-        for number in self._wanted.intersection(self._index.covering(offset, len(piece))):
-            chunk = self._index[number]
-            part = self._open.setdefault(number, bytearray())
-            start = chunk.start + len(part) - offset
-            if start < 0:
-                raise ProtocolError(f"bytes {-start} before byte {offset} were left out")
-            part += piece[start : chunk.start + chunk.length - offset]
-            if len(part) == chunk.length:
-                self._wanted.discard(number)
-                self._ready.append((number, bytes(self._open.pop(number))))
-                self.ready_bytes += chunk.length
-
-    def take(self) -> list[tuple[int, bytes]]:
-        """The chunks that are whole (number, stored bytes), each once."""
-        ready, self._ready, self.ready_bytes = self._ready, [], 0
-        return ready
-
-
-def _requests(index: HeaderIndex, numbers: list[int]) -> Iterator[list[int]]:
-    """Groups of ascending chunk numbers, each of at most `RANGES_PER_REQUEST` merged ranges."""
-    group: list[int] = []
-    spans = 0
-    end = -1
-    for number in numbers:
-        chunk = index[number]
-        spans += chunk.start != end
-        if spans > RANGES_PER_REQUEST:
-            yield group
-            group, spans = [], 1
-        group.append(number)
-        end = chunk.start + chunk.length
-    if group:
-        yield group
 
 
 def unavailable(what: str, trouble: FieldrelayError) -> WireError:
