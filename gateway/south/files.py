@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from update.chunks.ranges import Range, parse_range, part_head, tail
+from update.chunks.ranges import Range, multipart_type, parse_range, part_head, tail
 from update.digest import Digest
 from update.errors import RangeNotSatisfiableError
 
@@ -87,7 +87,7 @@ def partial(ranges: tuple[Range, ...], size: int, etag: str) -> Answer:
     parts = tuple(Part(part_head(boundary, span, size), span) for span in ranges)
     end = tail(boundary)
     body_bytes = sum(len(part.frame) + part.span.length for part in parts) + len(end)
-    kind = f"multipart/byteranges; boundary={boundary}"
+    kind = multipart_type(boundary)
     return Answer(status, _content_head(status, body_bytes, etag, kind), parts, end, body_bytes)
 
 

@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from gateway.database.engine import Database
-from gateway.database.queries import nodes
-from gateway.database.records import ClientKind, Running
+from sqlalchemy import select
+
+from gateway.database.engine import Database, Transaction
+from gateway.database.queries import nodes, reports
+from gateway.database.records import ClientKind, ReportRecord, Running
+from gateway.database.tables import reports as table
 from gateway.fleet.catalogue import RepositoryState
 from update.digest import digest_of
 from update.errors import UnknownTargetError
@@ -66,3 +69,9 @@ async def register(
             await nodes.register(transaction, name, kind=ClientKind.AGENT, fingerprint=digest_of(name.encode()), now=clock())
             told = Hardware.parse(hardware) if hardware else None
             await nodes.describe(transaction, name, attributes={}, hardware=told, running=running or Running())
+
+
+async def reports_about(transaction: Transaction, action: int) -> tuple[ReportRecord, ...]:
+    """Every report kept about an action, in the order in which they came."""
+    rows = await transaction.execute(select(table).where(table.c.action == action).order_by(table.c.id))
+    return tuple(reports._record(row) for row in rows)

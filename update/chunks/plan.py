@@ -186,13 +186,6 @@ def merge(ranges: Iterable[Range]) -> tuple[Range, ...]:
     return tuple(merged)
 
 
-def split_requests(ranges: tuple[Range, ...], max_ranges: int) -> Iterator[tuple[Range, ...]]:
-    """The ranges in groups of at most `max_ranges`: one group, one request."""
-    if max_ranges < 1:
-        raise ValueError(f"a request holds at least one range: got {max_ranges}")
-    return (ranges[first : first + max_ranges] for first in range(0, len(ranges), max_ranges))
-
-
 def _check_usable(index: HeaderIndex) -> None:
     if index.dictionary is not None:
         raise UnsupportedError("delta with a zchunk dictionary: build the image without one, as swupdate demands too")

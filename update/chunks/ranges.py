@@ -115,11 +115,6 @@ def tail(boundary: str) -> bytes:
     return f"\r\n--{boundary}--\r\n".encode()
 
 
-def multipart_length(boundary: str, ranges: Iterable[Range], size: int) -> int:
-    """Content-Length of the multipart answer with these parts, in bytes."""
-    return sum(len(part_head(boundary, part, size)) + part.length for part in ranges) + len(tail(boundary))
-
-
 def multipart_type(boundary: str) -> str:
     """The Content-Type of a multipart answer, in the one form that SWUpdate reads."""
     return f"multipart/byteranges; boundary={boundary}"

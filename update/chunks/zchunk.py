@@ -324,8 +324,3 @@ class ChunkDecoder:
             raise ChunkError(
                 f"chunk {chunk.index}: {len(stored)} stored bytes are no zstd frame of {chunk.size} bytes"
             ) from error
-
-
-def decode_chunk(stored: bytes, chunk: Chunk) -> bytes:
-    """Decode one chunk of a file without dictionary; for many, keep a `ChunkDecoder`."""
-    return ChunkDecoder().decode(stored, chunk)

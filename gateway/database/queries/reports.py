@@ -40,12 +40,6 @@ async def count(transaction: Transaction, action: int) -> int:
     return int((await transaction.execute(statement)).scalar_one())
 
 
-async def of_action(transaction: Transaction, action: int) -> tuple[ReportRecord, ...]:
-    """The reports about an action in the order in which they came."""
-    statement = select(table).where(table.c.action == action).order_by(table.c.id)
-    return tuple(_record(row) for row in await transaction.execute(statement))
-
-
 async def latest(transaction: Transaction) -> Mapping[int, ReportRecord]:
     """The newest report with figures of our own agent about the newest action of every node, by action."""
     current = select(func.max(actions.c.id)).group_by(actions.c.node)

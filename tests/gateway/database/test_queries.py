@@ -8,6 +8,7 @@ import pytest
 from gateway.database.engine import Database, Transaction
 from gateway.database.queries import actions, nodes, reports, tokens
 from gateway.database.records import Action, ActionOutcome, ActionState, ClientKind, Commit, End, Release, ReportRecord, Running
+from tests.builders.fleet import reports_about
 from update.digest import digest_of
 from update.errors import StoreError
 from update.identity import Hardware
@@ -144,7 +145,7 @@ async def test_a_report_sent_twice_is_kept_once(database: Database) -> None:
         report = ReportRecord(action.id, "n1", "uuid-1", 1, NOW, "proceeding", "none", ("a", "b"), {"state": "writing"})
         assert await reports.add(transaction, report)
         assert not await reports.add(transaction, report)
-        assert await reports.of_action(transaction, action.id) == (report,)
+        assert await reports_about(transaction, action.id) == (report,)
         assert await reports.count(transaction, action.id) == 1
         assert await reports.count(transaction, action.id + 1) == 0
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from gateway.database.engine import Database
-from gateway.database.queries import actions, nodes, reports
+from gateway.database.queries import actions, nodes
 from gateway.database.records import Action, ActionOutcome, ActionState, Node, Running
 from gateway.fleet.nodes import Assigner, Order
 from gateway.fleet.progress import Progress, Told, judge, judge_cancel
-from tests.builders.fleet import Clock, Shelf, bundle, register
+from tests.builders.fleet import Clock, Shelf, bundle, register, reports_about
 from update.digest import digest_of
 from update.errors import ForbiddenError, NotFoundError, ProtocolError
 from update.identity import Hardware
@@ -185,7 +185,7 @@ async def test_every_report_is_kept_once_also_after_the_end(database: Database, 
     for feedback in (first, first, late, late):
         await progress.feedback("n1", action.id, feedback)
     async with database.reading() as transaction:
-        kept = await reports.of_action(transaction, action.id)
+        kept = await reports_about(transaction, action.id)
     assert [report.report for report in kept] == [first.report, late.report]
 
 
@@ -199,7 +199,7 @@ async def test_a_node_that_talks_without_end_fills_no_disk_and_may_still_end(
     await progress.feedback("n1", action.id, told("closed", "failure"))
     await progress.feedback("n1", action.id, told("closed", "failure"))
     async with database.reading() as transaction:
-        assert len(await reports.of_action(transaction, action.id)) == 4
+        assert len(await reports_about(transaction, action.id)) == 4
     assert (await find(database, action)).end is not None
 
 
@@ -243,7 +243,7 @@ async def test_actions_of_other_nodes_are_nobodys_business(database: Database, p
             await attempt
     assert await find(database, action) == action
     async with database.reading() as transaction:
-        assert await reports.of_action(transaction, action.id) == ()
+        assert await reports_about(transaction, action.id) == ()
 
 
 async def test_actions_that_never_were_are_not_found(progress: Progress, ordered: Ordering) -> None:

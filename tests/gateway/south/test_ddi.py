@@ -19,7 +19,7 @@ from gateway.fleet.progress import Progress
 from gateway.south.ddi import Ddi
 from gateway.south.identity import Identity
 from gateway.south.routes import south_application
-from tests.builders.fleet import Clock, Shelf, bundle, register
+from tests.builders.fleet import Clock, Shelf, bundle, register, reports_about
 from update.digest import digest_of
 from update.identity import Hardware
 from update.wire.attributes import HARDWARE, VERSION
@@ -191,7 +191,7 @@ async def test_the_body_of_our_own_report_is_kept_whole(site: Site) -> None:
     message = feedback(Execution.CLOSED, Finished.FAILURE, outcome="rolled-back", code="device.health", message="no answer")
     await site.ask("POST", f"{BASE}/n1/deploymentBase/{action.id}/feedback", encode(message))
     async with site.database.reading() as transaction:
-        (kept,) = await reports.of_action(transaction, action.id)
+        (kept,) = await reports_about(transaction, action.id)
     assert message.fieldrelay is not None
     assert kept.body == message.fieldrelay.model_dump(mode="json")
     assert kept.report == str(message.fieldrelay.report)

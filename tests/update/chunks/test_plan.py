@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from update.chunks.fields import Compression, HashType
 from update.chunks.header import HeaderBuilder
-from update.chunks.plan import Copy, DeltaPlan, Fetch, Reuse, Source, Zero, merge, plan_delta, split_requests
+from update.chunks.plan import Copy, DeltaPlan, Fetch, Reuse, Source, Zero, merge, plan_delta
 from update.chunks.ranges import Range
 from update.chunks.zchunk import HeaderIndex, parse_header
 from update.errors import UnsupportedError
@@ -127,16 +127,3 @@ def test_a_header_without_digests_of_the_image_cannot_be_planned() -> None:
 
 def test_adjacent_ranges_become_one() -> None:
     assert merge([Range(0, 5), Range(5, 1), Range(6, 0), Range(7, 2)]) == (Range(0, 6), Range(7, 2))
-
-
-@given(st.integers(1, 9), st.integers(0, 40))
-def test_requests_hold_no_more_ranges_than_allowed_and_all_of_them(max_ranges: int, count: int) -> None:
-    ranges = tuple(Range(10 * n, 5) for n in range(count))
-    requests = list(split_requests(ranges, max_ranges))
-    assert tuple(part for request in requests for part in request) == ranges
-    assert all(1 <= len(request) <= max_ranges for request in requests)
-
-
-def test_a_request_without_ranges_is_a_mistake_of_the_caller() -> None:
-    with pytest.raises(ValueError, match="at least one"):
-        list(split_requests((Range(0, 1),), 0))

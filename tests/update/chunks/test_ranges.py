@@ -17,7 +17,6 @@ from update.chunks.ranges import (
     Range,
     format_content_range,
     format_range,
-    multipart_length,
     multipart_type,
     parse_boundary,
     parse_content_range,
@@ -154,7 +153,6 @@ def test_a_multipart_answer_is_read_as_it_was_written(pairs: list[tuple[int, int
     ranges = ranges_of([(gap + 1, length) for gap, length in pairs])
     assume(ranges[-1].end <= len(FILE))
     body = body_of(ranges)
-    assert len(body) == multipart_length("0a1b2c", ranges, len(FILE))
     parser = MultipartParser("0a1b2c", size=len(FILE), max_parts=len(ranges))
     image, places = collect(parser, body, cuts)
     assert places == list(ranges)

@@ -17,7 +17,6 @@ from update.chunks.zchunk import (
     Chunk,
     ChunkDecoder,
     HeaderIndex,
-    decode_chunk,
     header_length,
     parse_header,
 )
@@ -221,21 +220,21 @@ def test_a_range_of_the_file_is_covered_by_the_chunks_it_touches(start: int, len
 def test_a_chunk_is_decoded_when_both_digests_match() -> None:
     data = b"gateway " * 1000
     stored = zstandard.ZstdCompressor().compress(data)
-    assert decode_chunk(stored, chunk_of(data, stored)) == data
-    assert decode_chunk(data, replace(chunk_of(data, data), compression=Compression.NONE)) == data
-    assert decode_chunk(stored, replace(chunk_of(data, stored), digest=b"")) == data
+    assert ChunkDecoder().decode(stored, chunk_of(data, stored)) == data
+    assert ChunkDecoder().decode(data, replace(chunk_of(data, data), compression=Compression.NONE)) == data
+    assert ChunkDecoder().decode(stored, replace(chunk_of(data, stored), digest=b"")) == data
 
 
 def test_a_chunk_without_content_is_empty() -> None:
-    assert decode_chunk(b"", chunk_of(b"", b"")) == b""
+    assert ChunkDecoder().decode(b"", chunk_of(b"", b"")) == b""
 
 
 def test_a_frame_that_does_not_say_its_size_is_decoded_within_the_size_of_the_index() -> None:
     data = b"x" * 5000
     stored = zstandard.ZstdCompressor(write_content_size=False).compress(data)
-    assert decode_chunk(stored, chunk_of(data, stored)) == data
+    assert ChunkDecoder().decode(stored, chunk_of(data, stored)) == data
     with pytest.raises(ChunkError):
-        decode_chunk(stored, replace(chunk_of(data, stored), size=4999, digest=b""))
+        ChunkDecoder().decode(stored, replace(chunk_of(data, stored), size=4999, digest=b""))
 
 
 def bad_chunks() -> dict[str, tuple[bytes, Chunk]]:
@@ -265,12 +264,12 @@ def bad_chunks() -> dict[str, tuple[bytes, Chunk]]:
 def test_a_chunk_that_differs_is_refused(name: str) -> None:
     stored, chunk = bad_chunks()[name]
     with pytest.raises(ChunkError):
-        decode_chunk(stored, chunk)
+        ChunkDecoder().decode(stored, chunk)
 
 
 def test_a_bomb_is_refused_before_its_memory_is_taken() -> None:
     stored, chunk = bad_chunks()["a bomb"]
-    peak = peak_of(lambda: decode_chunk(stored, chunk))
+    peak = peak_of(lambda: ChunkDecoder().decode(stored, chunk))
     assert peak < 4 << 20
 
 
