@@ -189,6 +189,7 @@ def _built_values(built: BuiltBundle) -> dict[str, object]:
             "sha256": delta.sha256,
             "length": delta.length,
             "zck_header": asdict(delta.header),
+            "encoder": delta.encoder,
         }
         for delta in built.deltas
     ]

@@ -23,7 +23,7 @@ from update.digest import Digest, digest_file, digest_of
 from update.durable import Disk
 from update.errors import StoreError, UsageError
 from update.publish.describe import Stored, describe
-from update.publish.images import write_zchunk
+from update.publish.images import encoder_name, write_zchunk
 from update.publish.spec import BundleSpec, ImageSpec
 from update.trust.signers import ReleaseSigner
 from update.trust.verified import ZckHeader, check_target_path
@@ -43,7 +43,10 @@ def _ignore(_what: str, _done: int, _total: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class BuiltDelta:
-    """A `.zck` beside the bundle, to be published as the target `file.name` with `header` in its custom metadata."""
+    """A `.zck` beside the bundle, to be published as the target `file.name` with `header` in its custom metadata.
+
+    `encoder` made its compressed bytes: whoever must make the very same file again needs that one.
+    """
 
     image: str
     version: str
@@ -51,6 +54,7 @@ class BuiltDelta:
     sha256: Digest
     length: int
     header: ZckHeader
+    encoder: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +131,7 @@ class _Builder:
         index = write_zchunk(image.file, file, self._disk, progress=lambda done, total: self._progress(file.name, done, total))
         header = ZckHeader(digest_of(index.raw), len(index.raw))
         sha256, length = digest_file(file)
-        self.deltas.append(BuiltDelta(image.name, version, file, sha256, length, header))
+        self.deltas.append(BuiltDelta(image.name, version, file, sha256, length, header, encoder_name()))
         url = delta_url(self._spec.bundle.repository, sha256, file.name)
         return Stored(Piece(file, 0, header.length), header.sha256, index.image_size, url)
 

@@ -11,6 +11,7 @@ from gateway.cli.main import main
 from tests.builders.keys import make_pki
 from update.durable import Disk
 from update.errors import DescriptionError, FieldrelayError, StateError, ThresholdError, UsageError
+from update.publish.images import encoder_name
 from update.store.directory import DirectoryFetcher
 from update.trust.client import Repository
 from update.trust.floor import Floor
@@ -67,6 +68,8 @@ def test_a_bundle_is_built_inspected_verified_and_signed_once_more(work: Path, c
     built = result(capsys)
     bundle = Path(str(built["file"]))
     assert bundle.is_file()
+    deltas: list[dict[str, str]] = built["deltas"]  # type: ignore[assignment]  # what the schema says
+    assert [delta["encoder"] for delta in deltas] == [encoder_name()]
     assert main(["bundle", "inspect", str(bundle), "--json"]) == 0
     assert result(capsys)["version"] == "1.0"
     assert verify(work, bundle, "--threshold", "2") == ThresholdError.exit_status
