@@ -5,7 +5,16 @@ from dataclasses import replace
 from node_agent.record import Entry, Report
 from node_agent.source import Cancel, Offer
 from node_agent.states import TRIES, Outcome, Running, State, resume
-from update.errors import BundleError, ChunkError, DeviceError, FenceError, FieldrelayError, ReadBackError, TrustError
+from update.errors import (
+    BundleError,
+    ChunkError,
+    DeviceError,
+    FenceError,
+    FieldrelayError,
+    ReadBackError,
+    RolledBackError,
+    TrustError,
+)
 
 _MAY_PASS = {
     State.WRITING: (ChunkError, ReadBackError),
@@ -84,7 +93,7 @@ def continued(entry: Entry, running: Running) -> Entry:
 
 def rolled_back(entry: Entry) -> Entry:
     """The record of an update whose device is back on its previous version; a reason already known is kept."""
-    code = entry.code or "device.rolled-back"
+    code = entry.code or RolledBackError.code
     message = entry.message or "the new version did not come up; the bootloader returned to the previous one"
     return entry.enter(State.REPORTING).ended(Outcome.ROLLED_BACK, code, message)
 

@@ -18,7 +18,7 @@ from node_agent.record import Entry, Release
 from node_agent.source import Offer
 from node_agent.states import Outcome, Running, State
 from update.bundle.verified import VerifiedBundle
-from update.errors import RollbackError, SlotError, StateError
+from update.errors import RollbackError, RolledBackError, SlotError, StateError
 from update.trust.floor_values import FloorValues
 
 Progress = Callable[[int, int], None]
@@ -155,7 +155,7 @@ class Steps:
             )
         fresh = Entry(action=f"operator-{uuid4()}", highest_fence=entry.highest_fence, held=entry.held, release=release)
         planned = replace(fresh, slot_from=previous.name, slot_to=running.name)
-        return planned.enter(State.REVERTING).because("device.rolled-back", reason)
+        return planned.enter(State.REVERTING).because(RolledBackError.code, reason)
 
     async def settle(self, entry: Entry) -> Entry:
         """What to do where no update is under way: mostly nothing.
