@@ -9,7 +9,8 @@ import click
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
-from gateway.cli.show import as_json, emit, no_progress, progress_bars, size
+from gateway.cli.show import as_json, emit, no_progress, progress_bars
+from gateway.words import size
 from update.bundle.cms import CmsPolicy
 from update.bundle.cms_build import add_signature
 from update.bundle.description import Choice, Description, parse

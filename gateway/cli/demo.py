@@ -10,10 +10,10 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.show import size
 from gateway.demo.figures import OVERHEAD, Figures, write_json
 from gateway.demo.scenario import Demo
 from gateway.demo.screen import Screen
+from gateway.words import size
 from update.errors import StateError
 
 _FAILED = 1

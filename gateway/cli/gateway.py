@@ -12,12 +12,12 @@ from pathlib import Path
 import click
 
 from gateway.cli import output
-from gateway.cli.init import Wishes, next_steps, set_up
 from gateway.cli.serve import serve as run_gateway
 from gateway.cli.show import as_json, emit
 from gateway.config import ControlSection, GatewaySection, SouthSection, load_config
 from gateway.control import messages
 from gateway.control.client import ControlClient
+from gateway.setup import Wishes, set_up
 from update.durable import Disk
 
 DEFAULT_CONFIG = Path("/etc/fieldrelay/gateway.toml")
@@ -61,7 +61,7 @@ def init(places: Places, /, *, as_json: bool, state: Path, name: str, port: int,
     socket = places.socket or ControlSection().socket
     wishes = Wishes(file=places.config, name=name, state=state, socket=socket, port=port, **lists)
     made = asyncio.run(set_up(wishes, Disk(), datetime.now(UTC)))
-    emit("fieldrelay.gateway.init/1", asdict(made), [next_steps(made)], as_json=as_json)
+    emit("fieldrelay.gateway.init/1", asdict(made), [output.next_steps(made)], as_json=as_json)
 
 
 @gateway.command()

@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TypeVar
 
 from pydantic import TypeAdapter
 
-from gateway.cli.show import size
 from gateway.control.messages import AssignmentState
 from gateway.fleet.catalogue import RepositoryState
+from gateway.setup import Made
 from gateway.status import GatewayState, NodeState
+from gateway.words import duration, size
 
 _Reply = TypeVar("_Reply")
 
@@ -83,15 +84,20 @@ def show_assignments(assignments: Sequence[AssignmentState]) -> str:
     return table(("NODE", "ORDER", "ACTION", "TARGET", "VERSION"), rows)
 
 
-def duration(span: timedelta) -> str:
-    """The two largest units of a time span: `2 d 3 h`, `4 min 5 s`."""
-    left = max(0, int(span.total_seconds()))
-    parts: list[tuple[int, str]] = []
-    for seconds, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
-        count, left = divmod(left, seconds)
-        parts.append((count, unit))
-    first = next((number for number, (count, _) in enumerate(parts) if count), len(parts) - 1)
-    return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2])
+def next_steps(made: Made) -> str:
+    """What to do now, for a person."""
+    return f"""\
+The gateway is set up.
+  configuration  {made.config}
+  state          {made.state}
+  site CA        {made.site_ca}
+  its SHA-256    {made.site_ca_sha256}
+
+Next:
+  1. Put a [[repository]] with its pinned root into {made.config}.
+  2. Start it: systemctl start fieldrelay-gateway, or: fieldrelay gateway --config {made.config} serve
+  3. Give each node the site CA (or its SHA-256) and a one-time token: fieldrelay gateway token NAME
+  4. Order a release: fieldrelay gateway assign VERSION --all"""
 
 
 def _printable(text: str) -> str:

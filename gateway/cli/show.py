@@ -48,13 +48,3 @@ def progress_bars(*, wanted: bool) -> Iterator[Report]:
 
 def _quiet(_what: str, _done: int, _total: int) -> None:
     """Report nothing."""
-
-
-def size(count: int) -> str:
-    """A byte count for people: `2.3 MB`."""
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000 or unit == "GB":
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    raise AssertionError("unreachable: the last unit returns")

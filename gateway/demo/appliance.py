@@ -8,10 +8,10 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gateway.cli.init import Wishes, set_up
 from gateway.config import StateFolder
 from gateway.control.client import ControlClient
 from gateway.demo.release import REPOSITORY, Release
+from gateway.setup import Wishes, set_up
 from update.durable import Disk
 from update.errors import StateError, WireError
 

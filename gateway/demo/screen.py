@@ -10,8 +10,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from gateway.cli.show import size
 from gateway.status import NodeState
+from gateway.words import size
 
 _COLOURS = {"success": "green", "rolled-back": "yellow", "failure": "red"}
 

@@ -18,12 +18,12 @@ import aiohttp
 import pytest
 
 from gateway.app import Listening, run
-from gateway.cli.init import Wishes, set_up
 from gateway.cli.main import main
 from gateway.config import ContentSection, GatewayConfig, StateFolder, StoreSection, load_config
 from gateway.control.client import ControlClient
 from gateway.control.messages import AssignRequest, TokenRequest
 from gateway.north.upstream import Mirror
+from gateway.setup import Wishes, set_up
 from tests.builders.repository import RepositoryBuilder
 from update.durable import Disk
 from update.errors import BusyError, ConfigurationError, FloorError, FormatVersionError, StateError, UnauthorizedError

@@ -18,7 +18,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.cli.init import Wishes, set_up
+from gateway.setup import Wishes, set_up
 from gateway.simulators.upstream import Faults, UpstreamServer
 from gateway.south.relay import COMMIT_EVERY_BYTES, CONCURRENT_REQUESTS, WRITE_BYTES
 from tests.builders.relayed import custom_of, info_of, until

@@ -1,4 +1,4 @@
-"""`fieldrelay gateway init`: everything a gateway needs before its first start, made once.
+"""Everything a gateway needs before its first start, made once: what `fieldrelay gateway init` does, and the demo.
 
 Nothing is ever overwritten. The configuration is written last, so an attempt that was interrupted is simply repeated: what
 it left (a key, the site's CA, an empty database) is used. A configuration that exists ends the command before anything is done.
@@ -89,22 +89,6 @@ socket = {_text(str(wishes.socket.absolute()))}
 #upstreams = ["https://updates.example/vendor"]
 #cms_roots = ["vendor-ca.pem"]
 """
-
-
-def next_steps(made: Made) -> str:
-    """What to do now, for a person."""
-    return f"""\
-The gateway is set up.
-  configuration  {made.config}
-  state          {made.state}
-  site CA        {made.site_ca}
-  its SHA-256    {made.site_ca_sha256}
-
-Next:
-  1. Put a [[repository]] with its pinned root into {made.config}.
-  2. Start it: systemctl start fieldrelay-gateway, or: fieldrelay gateway --config {made.config} serve
-  3. Give each node the site CA (or its SHA-256) and a one-time token: fieldrelay gateway token NAME
-  4. Order a release: fieldrelay gateway assign VERSION --all"""
 
 
 def _text(value: str) -> str:

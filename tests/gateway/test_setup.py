@@ -9,9 +9,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.cli.init import Wishes, configuration, next_steps, set_up
+from gateway.cli.output import next_steps
 from gateway.config import StateFolder, load_config
 from gateway.database.engine import Database, sqlite_url
+from gateway.setup import Wishes, configuration, set_up
 from update.digest import digest_of
 from update.durable import Disk, Operation
 from update.errors import ConfigurationError, StateError
