@@ -1,6 +1,7 @@
 """`fieldrelay demo`: the main job on this machine, on embedded defaults."""
 
 import asyncio
+import shutil
 import signal
 import socket
 import sys
@@ -14,9 +15,10 @@ from gateway.demo.figures import OVERHEAD, Figures, write_json
 from gateway.demo.scenario import Demo
 from gateway.demo.screen import Screen
 from gateway.words import size
-from update.errors import StateError
+from update.errors import NoSpaceError, StateError, StoreError
 
 _FAILED = 1
+_NEEDED_BYTES = 1_600_000_000
 
 
 @click.command("demo")
@@ -37,6 +39,18 @@ def demo(*, once: bool, json_file: Path | None, lan: bool, keep: Path | None) ->
 
 
 def _run(work: Path, interface: str, address: str, json_file: Path | None, *, stays: bool) -> int:
+    free = shutil.disk_usage(work).free
+    if free < _NEEDED_BYTES:
+        raise NoSpaceError(
+            f"the demo needs {size(_NEEDED_BYTES)}, {work} has {size(free)} free: name another disk with --keep or TMPDIR"
+        )
+    try:
+        return _show(work, interface, address, json_file, stays=stays)
+    except OSError as error:
+        raise StoreError(f"the demo cannot go on in {work}: {error}") from error
+
+
+def _show(work: Path, interface: str, address: str, json_file: Path | None, *, stays: bool) -> int:
     with Screen() as screen:
         demo = Demo(work, screen, interface=interface, address=address)
 
