@@ -128,6 +128,45 @@ async def test_what_one_upstream_does_not_send_the_next_one_is_asked_for(
     assert 0 < upstream.bytes_asked() < body_of(zck).length
 
 
+async def test_the_next_upstream_is_left_alone_when_the_first_has_all(
+    zck: Path, relayed: RelayedFile, upstream: MemorySource
+) -> None:
+    second = MemorySource(zck.read_bytes())
+    await relayed.ensure([body_of(zck)], [upstream, second])
+    await everything_else_ended()
+    assert (len(upstream.requests), second.requests) == (1, [])
+
+
+async def test_the_file_stays_open_while_a_thread_reads_it(
+    zck: Path, open_relay: Opener, upstream: MemorySource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closed under the thread, its number would be the next file's."""
+    first = open_relay()
+    await first.ensure([body_of(zck)], [upstream])
+    await first.close()
+    again, reading, go_on = open_relay(), threading.Event(), threading.Event()
+    found: list[int] = []
+    read_back = SparseFile.read_back
+
+    def slow(sparse: SparseFile, numbers: Sequence[int]) -> list[int]:
+        reading.set()
+        assert go_on.wait(20)
+        found.extend(read_back(sparse, numbers))
+        return found
+
+    monkeypatch.setattr(SparseFile, "read_back", slow)
+    reader = asyncio.create_task(again.ensure([body_of(zck)], [upstream]))
+    await asyncio.to_thread(reading.wait, 20)
+    reader.cancel()
+    closing = asyncio.create_task(again.close())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not closing.done()
+    go_on.set()
+    await closing
+    assert found == list(range(len(again.sparse.index)))
+
+
 async def test_a_lying_upstream_costs_only_its_wrong_chunks_at_the_next(
     zck: Path, relayed: RelayedFile, upstream: MemorySource
 ) -> None:

@@ -269,6 +269,7 @@ async def test_a_restart_goes_on_in_every_phase(make: MakeSite, info: TargetInfo
     assert site.store.find(info) is None
     assert upstream.bytes_asked() < len(content), "no byte twice"
     assert await site.read(info, whole) == content, "a file that cannot be published serves as well"
+    await everything_else_ended()
     assert len(site.published) == 1, "and is not hashed again for every reader"
     await site.relays.close()
 
