@@ -323,7 +323,7 @@ async def test_nobody_gets_a_tunnel(gateway: Gateway) -> None:
     for host in ("plant:443", "127.0.0.1:22"):
         async with asyncio.timeout(10):
             reply = await gateway.raw("stock", f"CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\nhello".encode())
-        assert reply.status in {400, 404, 405}
+        assert 400 <= reply.status < 500
 
 
 async def test_nobody_is_upgraded_to_another_protocol(gateway: Gateway) -> None:
