@@ -4,6 +4,7 @@ An order is a *hint*: it says which target shall run, and the agent resolves tha
 never says what to trust. `fence` is the assigner's lease number; an order of an older lease is refused.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -14,11 +15,13 @@ from uuid import UUID
 from node_agent.record import Report
 from node_agent.states import Outcome, State
 from update.digest import Digest
-from update.errors import EndlessDataError, NotFoundError, ProtocolError, UnreachableError
+from update.errors import DeviceError, EndlessDataError, NotFoundError, ProtocolError, UnreachableError, WireError
 from update.wire import ddi
 from update.wire.assignment import Commit
 from update.wire.ddi import Execution, Feedback, Finished, Handling
 from update.wire.ddi_client import Cancellation, DdiClient, Deployment
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +92,24 @@ Attributes = Callable[[], Awaitable[Mapping[str, str]]]
 
 
 class DdiSource:
-    """The gateway's DDI resource of this node."""
+    """The gateway's DDI resource of this node.
+
+    What the node says of itself can have changed after a start and when an action has ended, and only then. It is sent at
+    the next contact, before any work is asked for: orders are aimed by it.
+    """
 
     def __init__(self, client: Client, attributes: Attributes) -> None:
         self._client = client
         self._attributes = attributes
+        self._sent: Mapping[str, str] = {}
+        self._may_differ = True
         self.interval_s: float | None = None
 
     async def next(self) -> Offer | Cancel | None:
         """Poll; how soon the gateway wants to be asked again is `interval_s` afterwards."""
         try:
             async with self._client() as client:
+                await self._describe(client)
                 poll = await client.poll()
                 self.interval_s = poll.sleep_s
                 if poll.attributes_wanted:
@@ -117,10 +127,35 @@ class DdiSource:
     async def report(self, report: Report) -> None:
         """Send one report; `NotFoundError` for one that the gateway has no action for, which is then dropped."""
         number = report.answers or report.action
+        self._may_differ = self._may_differ or report.final
+        if number.isdecimal():
+            async with self._client() as client:
+                await client.feedback(int(number), feedback_of(report), cancel=bool(report.answers))
+        if report.final:
+            await self._describe_if_possible()
         if not number.isdecimal():
             raise NotFoundError(f"action {report.action} was begun on this node, the assigner has no number for it")
-        async with self._client() as client:
-            await client.feedback(int(number), feedback_of(report), cancel=bool(report.answers))
+
+    async def _describe(self, client: DdiClient) -> None:
+        """Send what the node says of itself, where that may differ from what was sent last and does."""
+        if not self._may_differ:
+            return
+        try:
+            said = await self._attributes()
+        except DeviceError as error:
+            _LOG.warning("cannot tell what runs here: %s (%s)", error, error.code)
+            return
+        if said != self._sent:
+            await client.config_data(said)
+        self._sent, self._may_differ = said, False
+
+    async def _describe_if_possible(self) -> None:
+        """The same, where a failure must not count against a report that was taken: the next poll tries again."""
+        try:
+            async with self._client() as client:
+                await self._describe(client)
+        except WireError as error:
+            _LOG.info("what runs here is told at the next poll: %s (%s)", error, error.code)
 
 
 def offer_of(deployment: Deployment) -> Offer:
@@ -166,6 +201,8 @@ def feedback_of(report: Report) -> Feedback:
             slot_sha256=report.slot_sha256,
             downloaded_bytes=report.downloaded_bytes,
             reused_bytes=report.reused_bytes,
+            done=report.done,
+            total=report.total,
             code=report.code,
             message=report.message,
         ),

@@ -18,7 +18,7 @@ from gateway.database.queries import actions, nodes, reports
 from gateway.database.records import Action, ActionOutcome, ActionState, ClientKind, End, Node, ReportRecord, Running
 from update.digest import Digest
 from update.errors import ForbiddenError, NotFoundError, ProtocolError
-from update.wire.attributes import MAX_SLOT_CHARACTERS, read_facts
+from update.wire.attributes import MAX_SLOT_CHARACTERS, read_facts, without_facts
 from update.wire.ddi import Execution, Finished, Mode
 
 MAX_ATTRIBUTES = 100
@@ -190,7 +190,7 @@ class Progress:
 def _changed(old: Mapping[str, str], mode: Mode, data: Mapping[str, str]) -> dict[str, str]:
     match mode:
         case Mode.MERGE:
-            new = {**old, **data}
+            new = {**(without_facts(old) if without_facts(data) != data else old), **data}
         case Mode.REPLACE:
             new = dict(data)
         case Mode.REMOVE:

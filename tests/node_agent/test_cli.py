@@ -26,8 +26,10 @@ from tests.contract import devices
 from tests.node_agent.gateway_double import NODE, TOKEN, Gateway
 from update.digest import digest_of
 from update.durable import Disk
+from update.errors import RolledBackError
 from update.trust.verified import TargetCustom
 from update.wire.assignment import Assignment, Commit
+from update.wire.attributes import SLOT, VERSION
 
 REPOSITORY = "repository.example"
 ENDED_S = 60
@@ -195,6 +197,23 @@ async def test_a_version_that_is_not_well_is_taken_back_with_the_reason_and_its_
     assert await place.update("--now") == 45
     assert "no sensor" in capsys.readouterr().out
     assert place.gateway.outcomes == ["rolled-back"]
+
+
+async def test_the_gateway_hears_what_runs_as_soon_as_it_changed(place: Place) -> None:
+    def told() -> list[str | None]:
+        return [place.gateway.attributes.get(name) for name in (SLOT, VERSION)]
+
+    for version, before, after in ((2, ["a", "1.0"], ["b", "2.0"]), (3, ["b", "2.0"], ["a", "3.0"])):
+        place.order(version)
+        assert await place.update("--now") == 100
+        assert told() == before
+        place.power_on()
+        assert await place.update("--now") == 0
+        assert told() == after
+    assert await place.update("rollback", "too slow") == 100
+    assert place.power_on() == "b"
+    assert await place.update("--now") == RolledBackError.exit_status
+    assert told() == ["b", "2.0"]
 
 
 async def test_a_bundle_brought_by_hand_is_installed_without_a_gateway(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

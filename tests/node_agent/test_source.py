@@ -1,19 +1,23 @@
 """Orders and reports in hawkBit's words."""
 
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 from uuid import UUID
 
 import pytest
 
 from node_agent.record import Report
 from node_agent.reports import report_id
-from node_agent.source import FileSource, Offer, feedback_of, offer_of
+from node_agent.source import DdiSource, FileSource, Offer, feedback_of, offer_of
 from node_agent.states import Outcome, State
 from update.digest import Digest
-from update.errors import UnreachableError
+from update.errors import BootloaderError, DeviceError, NotFoundError, UnreachableError
 from update.wire.assignment import Assignment, Commit
-from update.wire.ddi import Artifact, Chunk, DeploymentBase, DeploymentBody, Execution, Finished, Handling, Hashes
-from update.wire.ddi_client import Deployment
+from update.wire.ddi import Artifact, Chunk, DeploymentBase, DeploymentBody, Execution, Feedback, Finished, Handling, Hashes
+from update.wire.ddi_client import DdiClient, Deployment, Poll
 
 SHA = Digest("a" * 64)
 
@@ -88,3 +92,104 @@ async def test_a_file_is_ordered_until_its_end_was_reported_and_takes_no_other_r
     assert await source.next() == order
     await source.report(Report("2", "file-1", 0, State.REPORTING, outcome=Outcome.CONFIRMED))
     assert await source.next() is None
+
+
+def test_a_report_says_how_far_it_is_twice_for_hawkbit_and_for_our_own() -> None:
+    told = feedback_of(replace(report(state=State.WRITING), done=3, total=4))
+    assert told.fieldrelay is not None
+    assert told.status.result.progress is not None
+    assert (told.fieldrelay.state, told.fieldrelay.done, told.fieldrelay.total) == ("writing", 3, 4)
+    assert (told.status.result.progress.cnt, told.status.result.progress.of) == (3, 4)
+
+
+@dataclass
+class Talk:
+    """A gateway that notes what is said, and a node whose facts the test changes."""
+
+    facts: dict[str, str] = field(default_factory=lambda: {"slot": "a"})
+    said: list[object] = field(default_factory=list)
+    wanted: bool = False
+    away: bool = False
+    broken: DeviceError | None = None
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[DdiClient]:
+        if self.away:
+            raise UnreachableError("no answer")
+        yield cast("DdiClient", self)
+
+    async def attributes(self) -> Mapping[str, str]:
+        if self.broken is not None:
+            raise self.broken
+        return dict(self.facts)
+
+    async def poll(self) -> Poll:
+        self.said.append("poll")
+        return Poll(1, None, self.wanted)
+
+    async def config_data(self, data: Mapping[str, str]) -> None:
+        self.said.append(data)
+
+    async def feedback(self, action: int, _feedback: Feedback, *, cancel: bool) -> None:
+        self.said.append((action, cancel))
+
+
+def source_of(talk: Talk) -> DdiSource:
+    return DdiSource(talk.connect, talk.attributes)
+
+
+async def test_a_node_says_what_it_is_before_it_asks_for_work_and_once() -> None:
+    talk = Talk()
+    source = source_of(talk)
+    await source.next()
+    await source.next()
+    assert talk.said == [{"slot": "a"}, "poll", "poll"]
+
+
+@pytest.mark.parametrize("action", ["7", "operator-1"])
+async def test_what_changed_is_told_with_the_end_of_an_action(action: str) -> None:
+    talk = Talk()
+    source = source_of(talk)
+    await source.next()
+    talk.facts = {"slot": "b"}
+    talk.said.clear()
+    end = replace(report(Outcome.ROLLED_BACK), action=action)
+    if action.isdecimal():
+        await source.report(end)
+    else:
+        with pytest.raises(NotFoundError):
+            await source.report(end)
+    assert talk.said == [*([(7, False)] if action.isdecimal() else []), {"slot": "b"}]
+    talk.said.clear()
+    await source.report(report(Outcome.CONFIRMED))
+    await source.next()
+    assert talk.said == [(7, False), "poll"], "nothing changed, nothing is told"
+
+
+async def test_progress_of_an_action_tells_nothing_about_the_node() -> None:
+    talk = Talk()
+    source = source_of(talk)
+    await source.report(report(state=State.WRITING))
+    assert talk.said == [(7, False)]
+
+
+async def test_what_could_not_be_told_is_told_at_the_next_poll() -> None:
+    talk = Talk(away=True)
+    source = source_of(talk)
+    with pytest.raises(NotFoundError):
+        await source.report(replace(report(Outcome.ROLLED_BACK), action="operator-1"))
+    with pytest.raises(UnreachableError):
+        await source.next()
+    talk.away, talk.broken = False, BootloaderError("locked")
+    await source.next()
+    assert talk.said == ["poll"], "a device that cannot be asked just now still takes orders"
+    talk.broken = None
+    await source.next()
+    assert talk.said == ["poll", {"slot": "a"}, "poll"]
+
+
+async def test_a_gateway_that_asks_is_told_again() -> None:
+    talk = Talk(wanted=True)
+    source = source_of(talk)
+    await source.next()
+    assert talk.said == [{"slot": "a"}, "poll", {"slot": "a"}]

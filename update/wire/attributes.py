@@ -5,8 +5,8 @@
     fieldrelay.sha256     SHA-256 of that release's bundle
     fieldrelay.slot       name of the slot that runs
 
-A node that does not know one of them leaves it out. They are the node's own word: an order is aimed by them, and refused by
-the node itself if they are wrong.
+A node that does not know one of them leaves it out: a message with one of them says all of them. They are the node's own
+word: an order is aimed by them, and refused by the node itself if they are wrong.
 """
 
 from collections.abc import Mapping
@@ -59,6 +59,11 @@ def read_facts(attributes: Mapping[str, str]) -> NodeFacts:
         )
     except (ConfigurationError, MetadataError) as error:
         raise ProtocolError(f"an attribute of the node is malformed: {error}") from error
+
+
+def without_facts(attributes: Mapping[str, str]) -> dict[str, str]:
+    """The attributes that are the operator's own business."""
+    return {name: value for name, value in attributes.items() if name not in {HARDWARE, VERSION, SHA256, SLOT}}
 
 
 def _limited(attributes: Mapping[str, str], name: str, limit: int) -> str:

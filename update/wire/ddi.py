@@ -256,6 +256,8 @@ class Report(BaseModel):
     slot_sha256: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")] = ""
     downloaded_bytes: Size = 0
     reused_bytes: Size = 0
+    done: Size = 0
+    total: Size = 0
     code: Text = ""
     message: LongText = ""
 

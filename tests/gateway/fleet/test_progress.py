@@ -231,6 +231,18 @@ async def test_a_failure_changes_nothing_about_what_runs(database: Database, pro
     assert (node.running, node.attributes_wanted) == (Running(), True)
 
 
+async def test_facts_are_told_together_and_forgotten_together(progress: Progress) -> None:
+    new = NodeFacts(Hardware.parse("board:1"), "1.2", digest_of(b"1.2"), "b")
+    await progress.describe("n1", PRINT, Mode.MERGE, {**new.attributes(), "line": "3"})
+    await progress.describe("n1", PRINT, Mode.MERGE, {"line": "4"})
+    node = (await progress.contact("n1", PRINT)).node
+    assert (node.running, node.attributes["line"]) == (Running("1.2", digest_of(b"1.2"), "b"), "4")
+    await progress.describe("n1", PRINT, Mode.MERGE, NodeFacts(new.hardware, "", None, "a").attributes())
+    node = (await progress.contact("n1", PRINT)).node
+    assert (node.running, node.hardware) == (Running("", "", "a"), new.hardware), "the old slot is not of the new version"
+    assert node.attributes["line"] == "4"
+
+
 async def test_actions_of_other_nodes_are_nobodys_business(database: Database, progress: Progress, ordered: Ordering) -> None:
     action = await ordered()
     for attempt in (
