@@ -1,7 +1,6 @@
 """Real clients of other ecosystems, each twice through a mirrored route: the second time its upstream is stopped.
 
-Before the second run the clock passes `revalidate_s`, so the changing names are stale answers. desync (a Go module, not in
-Debian) is not run: its stores and indexes are casync's.
+Before the second run the clock passes `revalidate_s`, so the changing names are stale answers.
 """
 
 import os
@@ -13,6 +12,7 @@ import pytest
 
 from gateway.config import RouteKind
 from tests.builders.mirrored_site import FileUpstream, route, site, upstream
+from tests.interop.desync_tool import need_desync
 from tests.interop.mirrored_peers import files_of, folder_upstream, mender_artifact, registry, run, succeed, write_image
 from tests.peers import need_tool
 
@@ -101,6 +101,51 @@ async def test_casync_extracts_while_its_upstream_is_away(tmp_path: Path, option
                 await stack.aclose()
                 gateway.pass_time(3600)
             assert gateway.mirror.state().stale_answers > 0
+
+
+async def desync_extract(tool: Path, folder: Path, url: str) -> tuple[int, str]:
+    """With a store of its own beside it, so that a chunk is asked for once."""
+    cache = folder / "cache"
+    cache.mkdir(parents=True)
+    options = ("--store", f"{url}/images.castr", "--cache", cache)
+    return await run(tool, "extract", *options, f"{url}/image.caibx", folder / "image", env={"HOME": str(folder)})
+
+
+@pytest.mark.timeout(600)  # builds the tool at its first use
+async def test_desync_extracts_while_its_upstream_is_away(tmp_path: Path) -> None:
+    tool = need_desync()
+    store = tmp_path / "origin" / "images.castr"
+    store.mkdir(parents=True)
+    (tmp_path / "image").write_bytes(CONTENT)
+    index = tmp_path / "origin" / "image.caibx"
+    await succeed(tool, "make", "--store", store, index, tmp_path / "image", env={"HOME": str(tmp_path)})
+    origin = folder_upstream(tmp_path / "origin")
+    async with AsyncExitStack() as stack:
+        running = await stack.enter_async_context(upstream(origin))
+        async with site(tmp_path / "store", route(RouteKind.CASYNC, running.url)) as gateway:
+            for client in ("first", "second"):
+                status, said = await desync_extract(tool, tmp_path / client, f"{gateway.url}/mirror")
+                assert status == 0, said
+                assert (tmp_path / client / "image").read_bytes() == CONTENT
+                assert len(files_of(tmp_path / client / "cache")) == len(origin.files) - 1
+                await stack.aclose()
+                gateway.pass_time(3600)
+            assert gateway.mirror.state().stale_answers > 0
+    assert sorted(path for path, _ in running.asked) == sorted(origin.files)
+
+
+@pytest.mark.timeout(600)
+async def test_desync_takes_no_chunk_that_was_tampered_with(tmp_path: Path) -> None:
+    tool = need_desync()
+    origin = folder_upstream(await casync_store(need_tool("casync"), tmp_path))
+    chunks = sorted(path for path in origin.files if path.endswith(".cacnk"))
+    origin.files[chunks[0]] = origin.files[chunks[1]]
+    async with upstream(origin) as running, site(tmp_path / "store", route(RouteKind.CASYNC, running.url)) as gateway:
+        assert (await desync_extract(tool, tmp_path / "bad", f"{gateway.url}/mirror"))[0] != 0
+        origin.files = folder_upstream(tmp_path / "origin").files
+        status, said = await desync_extract(tool, tmp_path / "good", f"{gateway.url}/mirror")
+        assert status == 0, said
+        assert (tmp_path / "good" / "image").read_bytes() == CONTENT
 
 
 async def test_a_chunk_that_was_tampered_with_does_not_pass(tmp_path: Path) -> None:
