@@ -34,7 +34,10 @@ class StoreState:
 
 @dataclass(frozen=True, slots=True)
 class RouteState:
-    """One mirrored route. `stale_answers` since start; `trouble`: why its upstream was last found away, empty when it is not."""
+    """One mirrored route. `stale_answers` since start; `trouble`: why its upstream was last found away, empty when it is not.
+
+    `served` is false where the plain listener, which alone would answer, is switched off.
+    """
 
     name: str
     kind: str
@@ -46,6 +49,7 @@ class RouteState:
     stale_if_error_s: int
     stale_answers: int
     trouble: str
+    served: bool = True
 
 
 class StoreSize(Protocol):

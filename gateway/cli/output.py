@@ -72,7 +72,7 @@ def show_routes(routes: Sequence[RouteState]) -> str:
             duration(timedelta(seconds=each.revalidate_s)),
             duration(timedelta(seconds=each.stale_if_error_s)),
             str(each.stale_answers),
-            each.trouble,
+            each.trouble if each.served else "NOT SERVED: south.content.enabled is false",
         )
         for each in routes
     ]

@@ -267,11 +267,23 @@ async def test_a_mirrored_route_is_served_from_what_an_earlier_run_kept(site: Si
             assert (response.status, (await response.json())["code"]) == (502, "wire.unreachable")
         (state,) = (await site.operator.status()).routes
         assert (state.name, state.objects, state.used_bytes, state.stale_answers) == ("os", 1, 6, 1)
+        assert state.served
         assert "cannot be reached" in state.trouble
         assert state.trouble in show_status(await site.operator.status())
         async with session.get("/elsewhere/refs/heads/main") as response:
             assert response.status == 404
     assert origin.asked == [("refs/heads/main", "")]
+
+
+async def test_routes_that_nobody_can_reach_are_told_at_the_start(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    route = RouteSection(name="os", prefix="/ostree/", upstream="http://127.0.0.1:9", kind=RouteKind.OSTREE)
+    async with site.running(route=(route,)):
+        assert "nobody can reach them: os; south.content.enabled is false" in caplog.text
+        state = await site.operator.status()
+        assert (state.routes[0].served, "NOT SERVED: south.content.enabled" in show_status(state)) == (False, True)
+    caplog.clear()
+    async with site.running():
+        assert "south.content.enabled" not in caplog.text
 
 
 async def test_one_gateway_per_state_folder(site: Site) -> None:

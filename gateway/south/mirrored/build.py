@@ -1,9 +1,10 @@
 """Puts the mirrored routes together from configuration, with what earlier runs kept."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import aiohttp
@@ -21,6 +22,8 @@ from update.durable import Disk
 from update.wire.http import Manner
 from update.wire.line import FREE, Line
 
+_LOG = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Routes:
@@ -28,6 +31,7 @@ class Routes:
 
     mirrors: Sequence[Mirror]
     files: OpenFiles
+    served: bool = True
 
     def before(self, signed: StockContent) -> list[web.RouteDef]:
         """All resources of the plain listener: these routes, and `signed`, which gets what no route answers."""
@@ -35,7 +39,7 @@ class Routes:
 
     def states(self) -> tuple[RouteState, ...]:
         """How each of them stands."""
-        return tuple(mirror.state() for mirror in self.mirrors)
+        return tuple(replace(mirror.state(), served=self.served) for mirror in self.mirrors)
 
 
 @asynccontextmanager
@@ -48,7 +52,14 @@ async def mirrored_routes(
     *,
     line: Line = FREE,
 ) -> AsyncGenerator[Routes]:
-    """The routes while the block lasts; each keeps its content in a folder of its name. Errors: `StoreError`."""
+    """The routes while the block lasts; each keeps its content in a folder of its name. Errors: `StoreError`.
+
+    Whoever configures routes and leaves the listener off is told at the start, and by the status.
+    """
+    served = config.south.content.enabled
+    if config.route and not served:
+        names = ", ".join(section.name for section in config.route)
+        _LOG.warning("routes are configured and nobody can reach them: %s; south.content.enabled is false", names)
     mirrors: list[Mirror] = []
     files = OpenFiles()
     try:
@@ -57,7 +68,7 @@ async def mirrored_routes(
             objects = Objects(disk, root, quota_bytes=section.quota_bytes, reserve_bytes=reserve_bytes)
             await asyncio.to_thread(objects.load)
             mirrors.append(Mirror(section, objects, Origin(session, section, Manner(line=line)), now))
-        yield Routes(tuple(mirrors), files)
+        yield Routes(tuple(mirrors), files, served)
     finally:
         for mirror in mirrors:
             await mirror.close()
