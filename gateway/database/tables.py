@@ -51,6 +51,11 @@ nodes = Table(
     Column("fence", Integer, nullable=False),
     Column("first_seen", DateTime(timezone=True), nullable=False),
     Column("last_seen", DateTime(timezone=True), nullable=False),
+    Column("kind_fixed", Boolean, nullable=False, default=False),
+    Column("token", String(DIGEST_CHARACTERS)),
+    Column("accepts", String(16), nullable=False, default="tuf"),
+    Column("auto_confirm", JSON(none_as_null=True)),
+    Column("boot_id", String(NAME_CHARACTERS), nullable=False, default=""),
 )
 
 actions = Table(
@@ -76,6 +81,16 @@ actions = Table(
     Column("outcome", String(16)),
     Column("code", String(64)),
     Column("message", Text),
+    Column("provenance", String(16), nullable=False, default="tuf"),
+    Column("handling", String(16), nullable=False, default="forced"),
+    Column("forced_at", DateTime(timezone=True)),
+    Column("opens", DateTime(timezone=True)),
+    Column("closes", DateTime(timezone=True)),
+    Column("deadline", DateTime(timezone=True)),
+    Column("source", String(NAME_CHARACTERS), nullable=False, default=""),
+    Column("offers", Integer, nullable=False, default=0),
+    Column("installed", DateTime(timezone=True)),
+    Column("boot_id", String(NAME_CHARACTERS), nullable=False, default=""),
     UniqueConstraint("node", "fence"),
     Index(None, "node", "state"),
     sqlite_autoincrement=True,
@@ -117,6 +132,44 @@ settings = Table(
     METADATA,
     Column("key", String(NAME_CHARACTERS), primary_key=True),
     Column("value", JSON, nullable=False),
+)
+
+digests = Table(
+    "digests",
+    METADATA,
+    Column("sha256", String(DIGEST_CHARACTERS), primary_key=True),
+    Column("sha1", String(40), nullable=False),
+    Column("md5", String(32), nullable=False),
+)
+
+outgoing = Table(
+    "outgoing",
+    METADATA,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("upstream", String(80), nullable=False),
+    Column("node", String(NAME_CHARACTERS), nullable=False),
+    Column("source", String(NAME_CHARACTERS), nullable=False),
+    Column("matter", String(24), nullable=False),
+    Column("final", Boolean, nullable=False),
+    Column("report", String(NAME_CHARACTERS), nullable=False),
+    Column("body", JSON, nullable=False),
+    Column("created", DateTime(timezone=True), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("not_before", DateTime(timezone=True)),
+    Column("delivered", DateTime(timezone=True)),
+    Column("trouble", Text, nullable=False),
+    UniqueConstraint("upstream", "report"),
+    Index(None, "upstream", "delivered"),
+    sqlite_autoincrement=True,
+)
+
+standings = Table(
+    "standings",
+    METADATA,
+    Column("upstream", String(80), primary_key=True),
+    Column("node", String(NAME_CHARACTERS), primary_key=True),
+    Column("attributes", String(DIGEST_CHARACTERS), nullable=False),
+    Column("next_poll", DateTime(timezone=True)),
 )
 
 

@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 from datetime import datetime
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import Row, func, insert, or_, select, update
 
 from gateway.database.engine import Transaction
-from gateway.database.records import Action, ActionOutcome, ActionState, Commit, End, Release
+from gateway.database.records import Action, ActionOutcome, ActionState, Commit, End, Handling, Release, Terms
 from gateway.database.tables import actions as table
 from gateway.database.tables import as_utc, as_utc_or_none
 from update.digest import Digest
+from update.trust.verified import Provenance
+
+_AT_ONCE = Terms()
 
 
 async def add(
@@ -22,8 +25,11 @@ async def add(
     requested_by: str,
     reason: str,
     now: datetime,
+    terms: Terms = _AT_ONCE,
+    source: str = "",
+    waiting: bool = False,
 ) -> Action:
-    """Add an open action. `fence` comes from `nodes.raise_fence` of the same transaction."""
+    """Add an open action, or one that waits to be confirmed. `fence` comes from `nodes.raise_fence` of the same transaction."""
     values: dict[str, object] = {
         "node": node,
         "repository": release.repository,
@@ -33,7 +39,10 @@ async def add(
         "version": release.version,
         "fence": fence,
         "commit": Commit.COMMIT,
-        "state": ActionState.OPEN,
+        "state": ActionState.WAITING if waiting else ActionState.OPEN,
+        "provenance": release.provenance,
+        **_columns_of(terms),
+        "source": source,
         "assigner": assigner,
         "requested_by": requested_by,
         "reason": reason,
@@ -46,6 +55,27 @@ async def find(transaction: Transaction, action: int) -> Action | None:
     """The action of that id."""
     row = (await transaction.execute(select(table).where(table.c.id == action))).one_or_none()
     return None if row is None else _record(row)
+
+
+async def of_source(transaction: Transaction, node: str, assigner: str, source: str) -> Action | None:
+    """The newest action of a node that its assigner knows by this id."""
+    own = (table.c.node == node, table.c.assigner == assigner, table.c.source == source)
+    row = (await transaction.execute(select(table).where(*own).order_by(table.c.id.desc()).limit(1))).one_or_none()
+    return None if row is None else _record(row)
+
+
+async def newest_ended(transaction: Transaction, node: str, outcome: ActionOutcome) -> Action | None:
+    """The action of a node that ended last with this outcome."""
+    own = (table.c.node == node, table.c.outcome == outcome)
+    row = (await transaction.execute(select(table).where(*own).order_by(table.c.id.desc()).limit(1))).one_or_none()
+    return None if row is None else _record(row)
+
+
+async def due(transaction: Transaction, now: datetime) -> tuple[Action, ...]:
+    """What is not closed although its deadline has passed, or its maintenance window has."""
+    late = or_(table.c.deadline <= as_utc(now), table.c.closes <= as_utc(now))
+    rows = await transaction.execute(select(table).where(table.c.state != ActionState.CLOSED, late).order_by(table.c.id))
+    return tuple(_record(row) for row in rows)
 
 
 async def unfinished(transaction: Transaction, node: str) -> tuple[Action, ...]:
@@ -68,15 +98,34 @@ async def wanted(transaction: Transaction) -> frozenset[Digest]:
 
 
 async def mark_offered(transaction: Transaction, action: int, *, now: datetime) -> None:
-    """Note when a node was first told of an action: from then on it may have begun, and must be told of a cancel."""
-    statement = update(table).where(table.c.id == action, table.c.offered.is_(None)).values(offered=as_utc(now))
-    await transaction.execute(statement)
+    """Note that a node was told of an action, and when first: from then on it may have begun, and must be told of a cancel."""
+    first = func.coalesce(table.c.offered, as_utc(now))
+    await transaction.execute(update(table).where(table.c.id == action).values(offered=first, offers=table.c.offers + 1))
+
+
+async def mark_installed(transaction: Transaction, action: int, *, boot_id: str, now: datetime) -> None:
+    """Note when a node first said that it had installed, and in which boot."""
+    statement = update(table).where(table.c.id == action, table.c.installed.is_(None))
+    await transaction.execute(statement.values(installed=as_utc(now), boot_id=boot_id))
+
+
+async def confirm(transaction: Transaction, action: int) -> None:
+    """A waiting action may run."""
+    statement = update(table).where(table.c.id == action, table.c.state == ActionState.WAITING)
+    await transaction.execute(statement.values(state=ActionState.OPEN))
+
+
+async def set_terms(transaction: Transaction, action: int, terms: Terms) -> None:
+    """Change how and when an action that is not closed may run."""
+    statement = update(table).where(table.c.id == action, table.c.state != ActionState.CLOSED)
+    await transaction.execute(statement.values(_columns_of(terms)))
 
 
 async def mark_cancelling(transaction: Transaction, action: int, *, superseded_by: int | None) -> None:
     """Ask the node to let go of an open action."""
     values = {"state": ActionState.CANCELLING, "superseded_by": superseded_by}
-    await transaction.execute(update(table).where(table.c.id == action, table.c.state == ActionState.OPEN).values(values))
+    live = table.c.state.in_([ActionState.OPEN, ActionState.WAITING])
+    await transaction.execute(update(table).where(table.c.id == action, live).values(values))
 
 
 async def reopen(transaction: Transaction, action: int) -> None:
@@ -103,7 +152,7 @@ def _record(row: Row[tuple[object, ...]]) -> Action:
     return Action(
         id=row.id,
         node=row.node,
-        release=Release(row.repository, row.path, Digest(row.sha256), row.length, row.version),
+        release=Release(row.repository, row.path, Digest(row.sha256), row.length, row.version, Provenance(row.provenance)),
         fence=row.fence,
         commit=Commit(row.commit),
         state=ActionState(row.state),
@@ -114,4 +163,24 @@ def _record(row: Row[tuple[object, ...]]) -> Action:
         offered=as_utc_or_none(row.offered),
         superseded_by=row.superseded_by,
         end=None if row.ended is None else End(as_utc(row.ended), ActionOutcome(row.outcome), row.code, row.message),
+        terms=_terms(row),
+        source=row.source,
+        offers=row.offers,
+        installed=as_utc_or_none(row.installed),
+        boot_id=row.boot_id,
+    )
+
+
+def _columns_of(terms: Terms) -> dict[str, object]:
+    times = {"forced_at": terms.forced_at, "opens": terms.opens, "closes": terms.closes, "deadline": terms.deadline}
+    return {"handling": terms.handling, **{name: moment and as_utc(moment) for name, moment in times.items()}}
+
+
+def _terms(row: Row[tuple[object, ...]]) -> Terms:
+    return Terms(
+        handling=Handling(row.handling),
+        forced_at=as_utc_or_none(row.forced_at),
+        opens=as_utc_or_none(row.opens),
+        closes=as_utc_or_none(row.closes),
+        deadline=as_utc_or_none(row.deadline),
     )

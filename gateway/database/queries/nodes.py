@@ -6,11 +6,12 @@ from datetime import datetime
 from sqlalchemy import Row, insert, select, update
 
 from gateway.database.engine import Transaction
-from gateway.database.records import SITE, ClientKind, Node, Release, Running
+from gateway.database.records import SITE, AutoConfirm, ClientKind, Node, Release, Running
 from gateway.database.tables import as_utc
 from gateway.database.tables import nodes as table
 from update.digest import Digest
 from update.identity import Hardware
+from update.trust.verified import Provenance
 
 
 async def find(transaction: Transaction, node: str) -> Node | None:
@@ -37,6 +38,7 @@ async def register(transaction: Transaction, node: str, *, kind: ClientKind, fin
         "running_version": "",
         "running_sha256": "",
         "slot": "",
+        "accepts": Provenance.TUF if kind is ClientKind.AGENT else Provenance.CMS,
         "fence": 0,
         "first_seen": as_utc(now),
         "last_seen": as_utc(now),
@@ -71,6 +73,41 @@ async def ran(transaction: Transaction, node: str, release: Release, *, slot: st
     await _change(transaction, node, **values, attributes_wanted=True)
 
 
+async def booted(transaction: Transaction, node: str, boot_id: str) -> None:
+    """Note the boot that a node told of."""
+    await _change(transaction, node, boot_id=boot_id)
+
+
+async def set_kind(transaction: Transaction, node: str, kind: ClientKind, *, fixed: bool) -> None:
+    """Note what speaks for the node; `fixed`: people said so."""
+    await _change(transaction, node, kind=kind, kind_fixed=fixed)
+
+
+async def set_token(transaction: Transaction, node: str, token: Digest | None) -> None:
+    """Give a node its own token (its digest), or take it away."""
+    await _change(transaction, node, token=token)
+
+
+async def set_assigner(transaction: Transaction, node: str, assigner: str) -> None:
+    """Hand a node to another assigner."""
+    await _change(transaction, node, assigner=assigner)
+
+
+async def set_accepts(transaction: Transaction, node: str, provenance: Provenance) -> None:
+    """Set the weakest provenance that a node is offered."""
+    await _change(transaction, node, accepts=provenance)
+
+
+async def set_auto_confirm(transaction: Transaction, node: str, auto_confirm: AutoConfirm | None) -> None:
+    """Confirm beforehand whatever will be wanted on a node, or no longer."""
+    value = auto_confirm and {
+        "initiator": auto_confirm.initiator,
+        "remark": auto_confirm.remark,
+        "activated": as_utc(auto_confirm.activated).isoformat(),
+    }
+    await _change(transaction, node, auto_confirm=value)
+
+
 async def ask_attributes(transaction: Transaction, node: str) -> None:
     """Ask the node for its attributes at its next poll."""
     await _change(transaction, node, attributes_wanted=True)
@@ -99,4 +136,15 @@ def _record(row: Row[tuple[object, ...]]) -> Node:
         fence=row.fence,
         first_seen=as_utc(row.first_seen),
         last_seen=as_utc(row.last_seen),
+        kind_fixed=row.kind_fixed,
+        token=None if row.token is None else Digest(row.token),
+        accepts=Provenance(row.accepts),
+        auto_confirm=_auto_confirm(row.auto_confirm),
+        boot_id=row.boot_id,
     )
+
+
+def _auto_confirm(value: Mapping[str, str] | None) -> AutoConfirm | None:
+    if value is None:
+        return None
+    return AutoConfirm(value["initiator"], value["remark"], datetime.fromisoformat(value["activated"]))

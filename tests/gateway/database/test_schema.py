@@ -5,28 +5,37 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, make_url
+from sqlalchemy import Connection, create_engine, make_url
 from sqlalchemy.schema import CreateTable
 
 from gateway.database import schema
 from gateway.database.engine import Database, sqlite_url
-from gateway.database.queries import settings
+from gateway.database.queries import actions, nodes, settings
+from gateway.database.records import Terms
 from gateway.database.tables import METADATA
 from update.errors import FormatVersionError
+from update.trust.verified import Provenance
 
-SECOND_STEP = '''
+NEWEST = "0002"
+LATER_STEP = '''
 """A later release."""
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "9999"
+down_revision = "{newest}"
 
 
 def upgrade():
     op.add_column("settings", sa.Column("note", sa.Text(), nullable=False, server_default="none yet"))
     {more}
 '''
+
+NODE_OF_VERSION_1 = """INSERT INTO nodes VALUES
+('n1', 'agent', 'site', 'fingerprint', 'board:1', '{}', 0, '1.1', 'digest', 'a', 3, '2026-11-20', '2026-11-20')"""
+ACTION_OF_VERSION_1 = """INSERT INTO actions VALUES
+(7, 'n1', 'plant', 'os/1.2.swu', 'digest', 1000, '1.2', 3, 'commit', 'open', 'site', 'uid 0', '', '2026-11-20',
+NULL, NULL, NULL, NULL, NULL, NULL)"""
 
 
 def differences(connection: Connection) -> list[object]:
@@ -38,9 +47,9 @@ def later_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The steps of a later release: this one's and one more."""
     steps = tmp_path / "migrations"
     (steps / "versions").mkdir(parents=True)
-    for name in ("env.py", "versions/v0001_first.py"):
-        (steps / name).write_bytes((schema._MIGRATIONS / name).read_bytes())
-    (steps / "versions" / "v0002_second.py").write_text(SECOND_STEP.format(more=""))
+    for file in (schema._MIGRATIONS / "env.py", *schema._MIGRATIONS.glob("versions/v*.py")):
+        (steps / file.relative_to(schema._MIGRATIONS)).write_bytes(file.read_bytes())
+    (steps / "versions" / "v9999_later.py").write_text(LATER_STEP.format(more="", newest=NEWEST))
     return steps
 
 
@@ -58,7 +67,7 @@ async def test_opening_again_changes_nothing(tmp_path: Path) -> None:
         await database.close()
 
 
-async def test_a_version_1_database_is_upgraded_and_keeps_its_content(
+async def test_a_database_is_upgraded_by_a_later_release_and_keeps_its_content(
     tmp_path: Path, later_release: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = sqlite_url(tmp_path / "gateway.db")
@@ -74,6 +83,26 @@ async def test_a_version_1_database_is_upgraded_and_keeps_its_content(
     await second.close()
 
 
+async def test_a_version_1_database_keeps_its_nodes_and_actions(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.db"
+    engine = create_engine(f"sqlite:///{file}")
+    with engine.begin() as connection:
+        schema.upgrade(connection, "0001")
+        connection.exec_driver_sql(NODE_OF_VERSION_1)
+        connection.exec_driver_sql(ACTION_OF_VERSION_1)
+    engine.dispose()
+    database = await Database.open(sqlite_url(file))
+    async with database.reading() as transaction:
+        node = await nodes.find(transaction, "n1")
+        action = await actions.find(transaction, 7)
+    await database.close()
+    assert node is not None
+    assert (node.fence, node.accepts, node.token, node.kind_fixed) == (3, Provenance.TUF, None, False)
+    assert action is not None
+    assert (action.terms, action.offers, action.source) == (Terms(), 0, "")
+    assert (action.release.version, action.release.provenance) == ("1.2", Provenance.TUF)
+
+
 async def test_a_newer_database_is_refused_and_left_alone(
     tmp_path: Path, later_release: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,7 +111,7 @@ async def test_a_newer_database_is_refused_and_left_alone(
         patch.setattr(schema, "_MIGRATIONS", later_release)
         await (await Database.open(sqlite_url(file))).close()
     before = file.read_bytes()
-    with pytest.raises(FormatVersionError, match=r"0002.*up to 0001"):
+    with pytest.raises(FormatVersionError, match=rf"9999.*up to {NEWEST}"):
         await Database.open(sqlite_url(file))
     assert file.read_bytes() == before
 
@@ -92,13 +121,13 @@ async def test_a_step_that_fails_in_the_middle_leaves_the_old_tables(
 ) -> None:
     file = tmp_path / "gateway.db"
     await (await Database.open(sqlite_url(file))).close()
-    (later_release / "versions" / "v0002_second.py").write_text(SECOND_STEP.format(more="raise ZeroDivisionError"))
+    (later_release / "versions" / "v9999_later.py").write_text(LATER_STEP.format(more="raise ZeroDivisionError", newest=NEWEST))
     with monkeypatch.context() as patch:
         patch.setattr(schema, "_MIGRATIONS", later_release)
         with pytest.raises(ZeroDivisionError):
             await Database.open(sqlite_url(file))
     with closing(sqlite3.connect(file)) as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0001",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(NEWEST,)]
         assert "note" not in [row[1] for row in connection.execute("PRAGMA table_info(settings)")]
 
 

@@ -1,0 +1,103 @@
+"""What is told upstream: stored first, sent in the order of storing, kept until it was delivered."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from sqlalchemy import Row, delete, func, insert, select, update
+
+from gateway.database.engine import Transaction
+from gateway.database.records import Matter, Outgoing
+from gateway.database.tables import as_utc, as_utc_or_none
+from gateway.database.tables import outgoing as table
+
+
+async def add(
+    transaction: Transaction,
+    upstream: str,
+    node: str,
+    *,
+    source: str,
+    matter: Matter,
+    final: bool,
+    report: str,
+    body: Mapping[str, object],
+    now: datetime,
+) -> bool:
+    """Store one message; False, and nothing changed, if the upstream has a message of that `report` already."""
+    same = select(table.c.id).where(table.c.upstream == upstream, table.c.report == report)
+    if (await transaction.execute(same)).first() is not None:
+        return False
+    values: dict[str, object] = {
+        "upstream": upstream,
+        "node": node,
+        "source": source,
+        "matter": matter,
+        "final": final,
+        "report": report,
+        "body": dict(body),
+        "created": as_utc(now),
+        "attempts": 0,
+        "trouble": "",
+    }
+    await transaction.execute(insert(table).values(values))
+    return True
+
+
+async def waiting(transaction: Transaction, upstream: str, *, limit: int = 1000) -> tuple[Outgoing, ...]:
+    """What an upstream was not yet told, in the order in which it is to be told."""
+    own = (table.c.upstream == upstream, table.c.delivered.is_(None))
+    rows = await transaction.execute(select(table).where(*own).order_by(table.c.id).limit(limit))
+    return tuple(_record(row) for row in rows)
+
+
+async def of_action(transaction: Transaction, upstream: str, node: str, source: str) -> tuple[Outgoing, ...]:
+    """Everything that was or will be told about one action of one node, in order."""
+    own = (table.c.upstream == upstream, table.c.node == node, table.c.source == source)
+    return tuple(_record(row) for row in await transaction.execute(select(table).where(*own).order_by(table.c.id)))
+
+
+async def count_waiting(transaction: Transaction) -> Mapping[str, int]:
+    """How many messages each upstream was not yet told."""
+    statement = select(table.c.upstream, func.count()).where(table.c.delivered.is_(None)).group_by(table.c.upstream)
+    return {row[0]: row[1] for row in await transaction.execute(statement)}
+
+
+async def replace_body(transaction: Transaction, message: int, body: Mapping[str, object]) -> None:
+    """Have a message that was not yet sent say more."""
+    statement = update(table).where(table.c.id == message, table.c.attempts == 0, table.c.delivered.is_(None))
+    await transaction.execute(statement.values(body=dict(body)))
+
+
+async def mark_failed(transaction: Transaction, message: int, *, trouble: str, not_before: datetime) -> None:
+    """Sending failed: again, not before that time."""
+    values = {"attempts": table.c.attempts + 1, "trouble": trouble, "not_before": as_utc(not_before)}
+    await transaction.execute(update(table).where(table.c.id == message).values(values))
+
+
+async def mark_delivered(transaction: Transaction, message: int, *, now: datetime, trouble: str = "") -> None:
+    """The upstream has it, or (`trouble`) says that it wants it no more."""
+    values = {"attempts": table.c.attempts + 1, "delivered": as_utc(now), "trouble": trouble, "not_before": None}
+    await transaction.execute(update(table).where(table.c.id == message).values(values))
+
+
+async def sweep(transaction: Transaction, before: datetime) -> None:
+    """Forget what was delivered before that time."""
+    await transaction.execute(delete(table).where(table.c.delivered < as_utc(before)))
+
+
+def _record(row: Row[tuple[object, ...]]) -> Outgoing:
+    return Outgoing(
+        id=row.id,
+        upstream=row.upstream,
+        node=row.node,
+        source=row.source,
+        matter=Matter(row.matter),
+        final=row.final,
+        report=row.report,
+        body=row.body,
+        created=as_utc(row.created),
+        attempts=row.attempts,
+        not_before=as_utc_or_none(row.not_before),
+        delivered=as_utc_or_none(row.delivered),
+        trouble=row.trouble,
+    )
