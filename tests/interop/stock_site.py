@@ -32,6 +32,7 @@ from tests.builders.repository import RepositoryBuilder
 from update.bundle.cms import CmsPolicy
 from update.bundle.reader import verify_bundle
 from update.chunks.ranges import Range, parse_range
+from update.digest import digest_file, digest_of
 from update.durable import Disk
 from update.publish.images import write_zchunk, zck_header
 from update.store.store import Store
@@ -43,6 +44,8 @@ from update.wire.session import wan_session
 
 NAME = "plant"
 FOREIGN = "http://cdn.vendor.example:8081/deltas/image.zck?version=2"
+BLANK = b"\xe5"
+"""What a slot holds before: neither of zeros nor of the image."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -67,16 +70,17 @@ class Vendor:
         self.new = bytes(old)
         self._write("old", self.old)
         self.zck = self._write("new", self.new)
-        self.slots = folder / "slot-a", folder / "slot-b"
-        self.bundles = {count: self.bundle(count) for count in (150, 10)}
+        self.slots = folder / "slots"
+        self.slots.mkdir()
+        self.named = f"http://{NAME}/targets/blobs/{digest_file(self.zck)[0]}.7.bin"
+        self.bundles = {(url, count): self.bundle(count, url) for url in (FOREIGN, self.named) for count in (150, 10)}
         self.repository, self.root = self._publish(*self.bundles.values())
 
     def bundle(self, max_ranges: int, url: str = FOREIGN) -> Path:
-        """A signed bundle that writes slot b from slot a and from what stands at `url`."""
-        source, device = (str(path) for path in self.slots)
-        entry = delta_image(self.zck, url, max_ranges=max_ranges, device=device)
-        entry["properties"] = {**entry["properties"], "source": source}  # type: ignore[dict-item]  # a group of texts
-        name = f"delta-{max_ranges}.swu"
+        """A signed bundle that writes `slots`/b from `slots`/a and from what stands at `url`."""
+        entry = delta_image(self.zck, url, max_ranges=max_ranges, device=str(self.slots / "b"))
+        entry["properties"] = {**entry["properties"], "source": str(self.slots / "a")}  # type: ignore[dict-item]  # a group of texts
+        name = f"delta-{digest_of(url.encode())[:8]}-{max_ranges}.swu"
         return signed(self.folder, describe(images=[entry]), {"image-0.zck": zck_header(self.zck)}, name=name)
 
     def _publish(self, *bundles: Path) -> tuple[Path, bytes]:
@@ -89,11 +93,12 @@ class Vendor:
         builder.write_to(folder)
         return folder, builder.root_bytes
 
-    def fill_slots(self) -> Path:
-        """Slot a holds the old image, slot b zeros; the file of slot b."""
-        self.slots[0].write_bytes(self.old)
-        self.slots[1].write_bytes(bytes(len(self.new)))
-        return self.slots[1]
+    def fill_slots(self, folder: Path) -> Path:
+        """Slots of one run, to be mounted over `slots`: a holds the old image, b is blank; the folder."""
+        folder.mkdir()
+        (folder / "a").write_bytes(self.old)
+        (folder / "b").write_bytes(BLANK * len(self.new))
+        return folder
 
     def _write(self, name: str, content: bytes) -> Path:
         (self.folder / name).write_bytes(content)

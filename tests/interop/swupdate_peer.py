@@ -20,7 +20,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.builders.keys import make_pki
@@ -75,6 +75,17 @@ class BootEnvironment:
         return dict(line.split("=", 1) for line in done.stdout.splitlines())
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What swupdate finds around it: the server at `port` of its loopback (0: any), used as its `proxy` or as the origin that
+    its URLs name; `mounts` are (content, place), content in the place of what is there otherwise.
+    """
+
+    port: int = 0
+    proxy: bool = True
+    mounts: tuple[tuple[Path, Path], ...] = ()
+
+
 class SwupdatePeer:
     """swupdate of one device: its trust anchors, its hardware and its scratch folder."""
 
@@ -95,24 +106,33 @@ class SwupdatePeer:
         serve: Serve | None = None,
         options: Sequence[str] = (),
         timeout_s: float = 60,
+        around: Surroundings = Surroundings(),
+        most_runs: int = _MAX_RUNS,
     ) -> Verdict:
-        """Install `bundle`; `select` is set,mode. With `serve`, every request goes to that server, as through a proxy."""
+        """Install `bundle`; `select` is set,mode. With `serve`, every request goes to that server, as through a proxy.
+
+        A run without a verdict is repeated until there were `most_runs`.
+        """
         command = [self._tool, "-v", "-B", "uboot" if environment else "none", "-k", str(self._anchors)]
         command += ["--cert-purpose", "codeSigning", "-H", self._hardware, *options]
         command += ["-e", select] if select else []
         verdict = Verdict("")
-        for _ in range(_MAX_RUNS):
-            verdict = self._run([*command, "-i", str(bundle)], environment, serve, timeout_s)
+        if environment:
+            around = replace(around, mounts=((environment.etc, Path("/etc")), *around.mounts))
+        for _ in range(most_runs):
+            verdict = self._run([*command, "-i", str(bundle)], around, serve, timeout_s)
             if not verdict.undecided:
                 break
         return verdict
 
-    def _run(self, command: list[str], environment: BootEnvironment | None, serve: Serve | None, timeout_s: float) -> Verdict:
+    def _run(self, command: list[str], around: Surroundings, serve: Serve | None, timeout_s: float) -> Verdict:
         temporary, log = self._folder / "tmp", self._folder / "log"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         ours, theirs = socket.socketpair()
-        order = {"control": theirs.fileno(), "etc": str(environment.etc) if environment else "", "proxy": serve is not None}
+        mounts = [[str(content), str(place)] for content, place in around.mounts]
+        proxy = around.proxy and serve is not None
+        order = {"control": theirs.fileno(), "mounts": mounts, "port": around.port, "proxy": proxy}
         launch = [*self._namespaces, sys.executable, str(_LAUNCHER), json.dumps(order | {"command": command})]
         with log.open("wb") as output, ours, _group(launch, output.fileno(), theirs, temporary) as process:
             theirs.close()
