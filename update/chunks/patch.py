@@ -15,14 +15,15 @@ Rules for whoever applies:
 1. Dictionary, literal bytes and the stored frame of one window are all that is held: a patch whose head asks for more
    than the configured memory is refused (`needed_bytes`), before anything else is read.
 2. Every length is checked against the head, the images and what is left before it is read or allocated.
-3. A window's digest is known at its end only, and the digests are not signed: they find damage, no more. **The caller
+3. All dictionaries together are not much more than both images: a patch cannot keep its reader busy for ever.
+4. A window's digest is known at its end only, and the digests are not signed: they find damage, no more. **The caller
    verifies every chunk of the result against the signed index**, and takes the chunks instead after any error.
 """
 
 import hashlib
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import zstandard
@@ -39,6 +40,7 @@ MAX_MEMORY_BYTES: Final = 256 << 20
 HEAD: Final = struct.Struct(">4sHIIQQ")
 WINDOW: Final = struct.Struct(">III32s")
 _MAX_WINDOW_LOG: Final = 28
+_MOST_DICTIONARIES: Final = 2
 _BUFFER_BYTES: Final = 1 << 16
 _ZEROS: Final = bytes(_BUFFER_BYTES)
 
@@ -81,9 +83,9 @@ def apply_patch(
         raise LimitError(f"patch: it needs {head.needed_bytes} bytes of memory, {memory_bytes} are allowed")
     if (head.old_size, head.new_size) != (old_size, size):
         raise ChunkError(f"patch: it leads from {head.old_size} to {head.new_size} bytes, wanted is {old_size} to {size}")
-    done = 0
+    done, reading = 0, _Reading(head)
     while done < size:
-        done += _apply_window(patch, head, old, write, left=size - done)
+        done += _apply_window(patch, reading, old, write, left=size - done)
     if patch.read(1):
         raise ChunkError(f"patch: it goes on behind its last window, at {size} bytes of the new image")
 
@@ -102,8 +104,26 @@ def read_head(patch: Stream) -> Head:
     return head
 
 
-def _apply_window(patch: Stream, head: Head, old: Read, write: Write, *, left: int) -> int:
+@dataclass(slots=True)
+class _Reading:
+    """The patch that is read, and how much of the old image its dictionaries may still take (rule 3)."""
+
+    head: Head
+    left_bytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.left_bytes = self.head.dictionary_bytes + _MOST_DICTIONARIES * (self.head.old_size + self.head.new_size)
+
+    def take(self, control: Control) -> None:
+        """Count the dictionary of one window; `LimitError` above the limit."""
+        self.left_bytes -= control.dictionary_bytes
+        if self.left_bytes < 0:
+            raise LimitError(f"patch: its dictionaries take more than {_MOST_DICTIONARIES} times what both images have")
+
+
+def _apply_window(patch: Stream, reading: _Reading, old: Read, write: Write, *, left: int) -> int:
     """Write one window and return its size."""
+    head = reading.head
     control_bytes, literal_bytes, stored_bytes, digest = WINDOW.unpack(_take(patch, WINDOW.size, "the head of a window"))
     if control_bytes > MAX_CONTROL_BYTES or literal_bytes > head.literal_bytes or stored_bytes > stored_bound(literal_bytes):
         raise LimitError(
@@ -116,6 +136,7 @@ def _apply_window(patch: Stream, head: Head, old: Read, write: Write, *, left: i
             f"patch: a window of {control.size} bytes with {control.dictionary_bytes} of dictionary; "
             f"{left} and {head.dictionary_bytes} are allowed"
         )
+    reading.take(control)
     if control.literal_bytes != literal_bytes:
         raise ChunkError(f"patch: a window's pieces take {control.literal_bytes} literal bytes, its head says {literal_bytes}")
     literals = _literals(_take(patch, stored_bytes, "the literal bytes"), literal_bytes, control, old)

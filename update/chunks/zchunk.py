@@ -87,11 +87,10 @@ class HeaderIndex:
     def __getitem__(self, index: int) -> Chunk:
         if not 0 <= index < len(self._entries):
             raise IndexError(f"chunk {index} of {len(self._entries)}")
-        position = self._entries[index]
         return Chunk(
             index=index,
             digest=self.digest_of(index),
-            compressed_digest=self.raw[position : position + self._preface.chunk_hash.size],
+            compressed_digest=self.stored_digest_of(index),
             start=self._starts[index],
             length=self._starts[index + 1] - self._starts[index],
             offset=self._offsets[index],
@@ -110,6 +109,11 @@ class HeaderIndex:
         """`self[index].digest` without making the chunk."""
         position, size = self._entries[index], self._preface.chunk_hash.size
         return self.raw[position + size : position + 2 * size] if self._preface.has_digests else b""
+
+    def stored_digest_of(self, index: int) -> bytes:
+        """`self[index].compressed_digest` without making the chunk."""
+        position = self._entries[index]
+        return self.raw[position : position + self._preface.chunk_hash.size]
 
     @property
     def total_length(self) -> int:
@@ -152,6 +156,10 @@ class HeaderIndex:
             return range(0)
         first = max(bisect_right(self._starts, start) - 1, 0)
         return range(first, min(bisect_left(self._starts, start + length), len(self)))
+
+    def holding(self, offset: int) -> int:
+        """Number of the chunk that holds byte `offset` of the image, which must be in it."""
+        return bisect_right(self._offsets, offset) - 1
 
 
 @dataclass(slots=True)

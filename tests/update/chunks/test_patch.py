@@ -1,5 +1,6 @@
 """Applying pair patches: every hostile one is refused by name, before anything is allocated for it."""
 
+import hashlib
 import io
 import random
 import struct
@@ -136,3 +137,10 @@ def test_a_damaged_patch_is_refused_by_name(data: st.DataObject) -> None:
 def test_any_windows_are_refused_by_name(tail: bytes) -> None:
     with pytest.raises(BundleError):
         apply(Head(1000, 1000, len(OLD), 10).packed() + tail, size=10)
+
+
+def test_a_patch_that_reads_the_old_image_over_and_over_is_refused() -> None:
+    control = write_control((Range(0, len(OLD)),), (Piece(Kind.ZERO, 1),))
+    window = WINDOW.pack(len(control), 0, 0, hashlib.sha256(b"\0").digest()) + control
+    with pytest.raises(LimitError, match="2 times"):
+        apply(Head(len(OLD), 10, len(OLD), 100).packed() + window * 100, size=100, memory=1 << 20)
