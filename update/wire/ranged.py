@@ -6,13 +6,16 @@ out parts silently. So nothing is assumed: what is missing after an answer is as
 several ranges is asked for fewer and then for one at a time, where its `Peer` has connections for that side by side, and
 one that takes none is read from the start. A body in which what is needed is far away is cut off, once; a server that
 begins with the whole file again is read through. Only bytes that were asked for are passed on, each once, each range from
-its start; whether they are right is for the caller to verify, chunk by chunk.
+its start; whether they are right is for the caller to verify, chunk by chunk. What comes besides is offered to a `Spare`:
+who has use for it need not ask for it later, and as long as it has, a server that only ever sends the whole file is read on
+behind what was asked for.
 """
 
 from bisect import bisect_right
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import aclosing
+from typing import Protocol
 
 import aiohttp
 
@@ -28,6 +31,18 @@ _PROGRESS_BYTES = 64 << 10
 _FAR_BYTES = 1 << 20
 """What is cheaper to ask for anew than to read up to: 0.4 s on a line of 20 Mbit/s."""
 _TOO_MANY_RANGES = frozenset({200, 400, 413, 414, 416, 431, 500, 501})
+
+
+class Spare(Protocol):
+    """Takes what a server sends besides what it was asked for; as little to be trusted as the rest."""
+
+    def reaches(self, position: int) -> bool:
+        """Whether anything behind byte `position` is still of use."""
+        ...
+
+    async def take(self, offset: int, piece: bytes) -> None:
+        """Bytes from `offset` on, not all of which were asked for; pieces of one answer follow each other."""
+        ...
 
 
 class Wanted:
@@ -112,15 +127,18 @@ async def read_ranges(
     retry: Retry | None = None,
     max_ranges: int = MOST_RANGES,
     peer: Peer | None = None,
+    spare: Spare | None = None,
 ) -> AsyncGenerator[_Event, None]:
     """Yield (offset, bytes) until every (start, length) of `ranges` is covered, no byte twice, each range from its start.
 
     `size` is the size of the whole file in bytes, if known; `peer` what is known of the server, and how many connections it
-    is worth. With one, as without `peer`, ranges come in ascending order. Errors: `EndlessDataError`; `NotFoundError`,
-    `UnauthorizedError`, `ProtocolError` at once; `UnreachableError` and `SlowError` after the last retry.
+    is worth. With one, as without `peer`, ranges come in ascending order. `spare` gets what comes unasked.
+
+    Errors: `EndlessDataError`; `NotFoundError`, `UnauthorizedError`, `ProtocolError` at once; `UnreachableError` and
+    `SlowError` after the last retry.
     """
     source = _Source(session, url, size, manner)
-    reading = _Reading(source, peer or Peer(), retry or Retry())
+    reading = _Reading(source, peer or Peer(), retry or Retry(), spare)
     async with aclosing(reading.read(Wanted(ranges), max_ranges)) as events:
         async for event in events:
             yield event
@@ -165,8 +183,8 @@ class _Source:
 class _Reading:
     """Asks until nothing is missing. `alone`: not one of several lanes."""
 
-    def __init__(self, source: _Source, peer: Peer, retry: Retry, *, alone: bool = True) -> None:
-        self._source, self._peer, self._retry = source, peer, retry
+    def __init__(self, source: _Source, peer: Peer, retry: Retry, spare: Spare | None, *, alone: bool = True) -> None:
+        self._source, self._peer, self._retry, self._spare = source, peer, retry, spare
         self._alone = alone
         self._lanes = alone and peer.connections > 1
         self._may_cut = alone
@@ -201,6 +219,8 @@ class _Reading:
                 continue
             except (UnreachableError, SlowError) as error:
                 failure = error
+            if not wanted:
+                return  # what failed was only what nobody asked for
             most = 1 if wanted.disordered else most
             progress = before - wanted.bytes_left >= step
             failures = await self._after(failure, 0 if progress else failures + 1)
@@ -240,7 +260,7 @@ class _Reading:
 
     async def _lane(self, group: list[Range]) -> AsyncGenerator[_Event, None]:
         async with self._peer.lanes:
-            lane = _Reading(self._source, self._peer, self._retry, alone=False)
+            lane = _Reading(self._source, self._peer, self._retry, self._spare, alone=False)
             async with aclosing(lane.read(Wanted(group), 1)) as events:
                 async for event in events:
                     yield event
@@ -282,11 +302,23 @@ class _Reading:
         async for piece in self._source.body(response):
             if may_cut and wanted.distance(position) > _FAR_BYTES:
                 raise _AskForLessError(1)
-            for event in wanted.take(position, piece):
+            async for event in self._taken(wanted, position, piece):
                 yield event
             position += len(piece)
-            if not wanted:
+            if not wanted and not self._reads_on(position):
                 return
+
+    def _reads_on(self, position: int) -> bool:
+        """Whether the rest is read too: of a server that would send all of it again for each of its parts."""
+        return self._spare is not None and self._peer.manners.whole and self._spare.reaches(position)
+
+    async def _taken(self, wanted: Wanted, offset: int, piece: bytes) -> AsyncGenerator[_Event, None]:
+        """What was asked for of a piece; the spare gets it when there is more in it."""
+        events = wanted.take(offset, piece)
+        for event in events:
+            yield event
+        if self._spare is not None and sum(len(part) for _, part in events) < len(piece):
+            await self._spare.take(offset, piece)
 
     async def _one(
         self, response: aiohttp.ClientResponse, wanted: Wanted, ranges: tuple[Range, ...], asked: Asked
@@ -301,7 +333,7 @@ class _Reading:
                 raise EndlessDataError(f"{self._source.url} sends more than the {part.length} bytes that it announced")
             if len(ranges) > 1 and wanted.distance(position) > _FAR_BYTES:
                 raise _AskForLessError(1)
-            for event in wanted.take(position, piece):
+            async for event in self._taken(wanted, position, piece):
                 yield event
             position += len(piece)
 
@@ -316,7 +348,7 @@ class _Reading:
             if received > most:
                 raise EndlessDataError(f"{self._source.url} sends more than {most} bytes for {len(ranges)} ranges")
             for offset, data in parser.feed(piece):
-                for event in wanted.take(offset, data):
+                async for event in self._taken(wanted, offset, data):
                     yield event
         if wanted.disordered:
             self._peer.learn(asked, Form.DISORDER)

@@ -30,9 +30,9 @@ from update.errors import (
     UnreachableError,
     WireError,
 )
-from update.wire.habits import MOST_RANGES, Form, Peer
+from update.wire.habits import MOST_RANGES, Form, Manners, Peer
 from update.wire.http import Manner
-from update.wire.ranged import Wanted, read_ranges
+from update.wire.ranged import Spare, Wanted, read_ranges
 from update.wire.rate import Retry
 
 SIZE = 4000
@@ -50,6 +50,7 @@ async def run(
     manner: Manner | None = None,
     max_ranges: int = 60,
     peer: Peer | None = None,
+    spare: Spare | None = None,
 ) -> tuple[Events, FieldrelayError | None, Scripted]:
     events: Events = []
     failure: FieldrelayError | None = None
@@ -63,6 +64,7 @@ async def run(
             retry=retry or quick(),
             max_ranges=max_ranges,
             peer=peer,
+            spare=spare,
         )
         try:
             async with aclosing(reading):
@@ -554,3 +556,92 @@ def test_whatever_mix_of_servers_answers_every_byte_passed_on_is_right(
                 assert len(taken) == len(set(taken))
 
     asyncio.run(check())
+
+
+class Leftovers:
+    """Has use for everything before byte `until`."""
+
+    def __init__(self, until: int = SIZE) -> None:
+        self.pieces: Events = []
+        self.fed = asyncio.Event()
+        self._until = until
+
+    def reaches(self, position: int) -> bool:
+        return position < self._until
+
+    async def take(self, offset: int, piece: bytes) -> None:
+        await asyncio.sleep(0)
+        self.pieces.append((offset, piece))
+        self.fed.set()
+
+    def covers(self) -> set[int]:
+        assert all(CONTENT[offset : offset + len(piece)] == piece for offset, piece in self.pieces)
+        return {position for offset, piece in self.pieces for position in range(offset, offset + len(piece))}
+
+
+def drips(writer: asyncio.StreamWriter, body: bytes, size: int = 130) -> None:
+    """The body in pieces that follow no border."""
+    for start in range(0, len(body), size):
+        writer.write(body[start : start + size])
+
+
+async def send_whole(_asked: Asked, writer: asyncio.StreamWriter) -> None:
+    reply(writer, 200, announce=SIZE)
+    drips(writer, CONTENT)
+
+
+async def test_a_server_that_only_sends_the_whole_file_is_read_on_while_the_rest_is_of_use() -> None:
+    for until, expected in ((SIZE, SIZE), (2500, 2500), (0, 150)):
+        spare, peer = Leftovers(until), Peer(Manners(whole=True))
+        events, failure, server = await run(send_whole, [(100, 50)], peer=peer, spare=spare)
+        assert (failure, len(server.asked)) == (None, 1)
+        assert_exact(events, [(100, 50)])
+        assert spare.covers() >= set(range(expected)) - set(range(100, 150))
+
+
+async def test_a_stranger_that_sends_the_whole_file_is_not_read_behind_what_is_wanted() -> None:
+    """It may have been an accident, and the rest may not be wanted by anybody."""
+    spare = Leftovers()
+
+    async def in_two_steps(_asked: Asked, writer: asyncio.StreamWriter) -> None:
+        reply(writer, 200, announce=SIZE)
+        writer.write(CONTENT[:300])
+        await spare.fed.wait()
+        writer.write(CONTENT[300:])
+
+    events, failure, _ = await run(in_two_steps, [(100, 50)], spare=spare)
+    assert failure is None
+    assert_exact(events, [(100, 50)])
+    assert max(spare.covers()) < 300
+
+
+async def test_what_a_covering_range_brings_besides_is_offered() -> None:
+    async def cover(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        pairs = asked.ranges()
+        send_one(writer, (pairs[0][0], pairs[-1][1]))
+
+    spare = Leftovers()
+    events, failure, _ = await run(cover, [(100, 50), (400, 50), (700, 50)], spare=spare)
+    assert failure is None
+    assert_exact(events, [(100, 50), (400, 50), (700, 50)])
+    assert spare.covers() >= {*range(150, 400), *range(450, 700)}
+
+
+async def test_what_is_read_between_near_ranges_is_offered_from_every_connection() -> None:
+    spare, peer = Leftovers(), Peer(Manners(ranges=1, partial=True, since_s=1.0), connections=3, gap_bytes=60, clock=lambda: 2.0)
+    ranges = [(0, 10), (50, 10), (1000, 10), (1060, 10), (3000, 10)]
+    events, failure, server = await run(honest, ranges, peer=peer, spare=spare)
+    assert failure is None
+    assert_complete(events, ranges)
+    assert len(server.asked) == 3
+    assert spare.covers() >= {*range(10, 50), *range(1010, 1060)}
+
+
+async def test_a_line_that_breaks_behind_what_was_wanted_is_no_failure() -> None:
+    async def cut(_asked: Asked, writer: asyncio.StreamWriter) -> None:
+        reply(writer, 200, CONTENT[:2000], announce=SIZE)
+
+    sleeps = Sleeps()
+    events, failure, server = await run(cut, [(100, 50)], peer=Peer(Manners(whole=True)), spare=Leftovers(), retry=quick(sleeps))
+    assert (failure, len(server.asked), sleeps.delays) == (None, 1, [])
+    assert_exact(events, [(100, 50)])
