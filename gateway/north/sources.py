@@ -3,11 +3,22 @@
 An upstream only delivers bytes; whoever asked verifies them. Failover is within one repository, and only who verifies can
 say that an upstream failed: one that is gone and one that sends other bytes than were signed are the same to it. `Preference`
 remembers both for a while.
+
+A 404 (also 403 and 410) is an answer and no failure: failover is on error only. The upstreams of a repository hold the same
+files, so one that lacks a file says something of that file and nothing of itself; giving it up would let the choice of the
+upstream wander with every file that is missing somewhere. Yet the file is listed in metadata that was signed, so an upstream
+that lacks it is behind (a mirror that is not filled yet) or never had it (a peer, another gateway). Therefore:
+
+1. It keeps its place for everything else, and is not asked again at once.
+2. What it lacks is remembered for `LACKING_S`: until then nobody's request for that file reaches it, however many ask.
+3. The others are asked for that file alone, in their order; who lacks it too is remembered too. When all do, requests are
+   refused without a word to anybody until the first of them may have it.
 """
 
 import asyncio
 import os
 import time
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -25,11 +36,14 @@ from update.wire.download import download
 from update.wire.habits import Habits
 from update.wire.http import HttpFetcher, Manner
 from update.wire.line import FREE, Line
-from update.wire.ranged import read_ranges
+from update.wire.ranged import Spare, read_ranges
 from update.wire.rate import Patience, Retry
 
 _BLOCK_BYTES = 1 << 20
 PENALTY_S = 300.0
+LACKING_S = 30.0
+"""A mirror that is being filled may have the file soon; a hundred nodes that ask for it meanwhile need not find out."""
+MAX_LACKING = 1024
 
 
 class Upstream(Protocol):
@@ -48,8 +62,15 @@ class Upstream(Protocol):
         """Fill `staged` up to `length` bytes, going on where it ends. Errors also: `StoreError`."""
         ...
 
-    def read_ranges(self, path: str, ranges: Sequence[Range]) -> AsyncGenerator[tuple[int, bytes], None]:
-        """Yield (offset, bytes) covering `ranges`, each range from its start."""
+    @property
+    def ranged(self) -> bool:
+        """Whether it is known to send a range when it is asked for one."""
+        ...
+
+    def read_ranges(
+        self, path: str, ranges: Sequence[Range], spare: Spare | None = None
+    ) -> AsyncGenerator[tuple[int, bytes], None]:
+        """Yield (offset, bytes) covering `ranges`, each range from its start; `spare` gets what comes besides."""
         ...
 
 
@@ -101,10 +122,17 @@ class HttpUpstream:
         url = self._fetcher.url(path)
         await download(self._session, url, staged, length=length, manner=self._manner, retry=self._retry)
 
-    async def read_ranges(self, path: str, ranges: Sequence[Range]) -> AsyncGenerator[tuple[int, bytes], None]:
+    @property
+    def ranged(self) -> bool:
+        """Whether it has answered a range with that range, and does not ignore them since."""
+        return self._peer.manners.partial
+
+    async def read_ranges(
+        self, path: str, ranges: Sequence[Range], spare: Spare | None = None
+    ) -> AsyncGenerator[tuple[int, bytes], None]:
         """Get ranges, however the server answers, and remember how it did."""
         url = self._fetcher.url(path)
-        reading = read_ranges(self._session, url, ranges, manner=self._manner, retry=self._retry, peer=self._peer)
+        reading = read_ranges(self._session, url, ranges, manner=self._manner, retry=self._retry, peer=self._peer, spare=spare)
         async with aclosing(reading) as pieces:
             async for piece in pieces:
                 yield piece
@@ -116,6 +144,7 @@ class FolderUpstream:
 
     def __init__(self, folder: Path) -> None:
         self.name = str(folder)
+        self.ranged = True
         self._fetcher = DirectoryFetcher(folder)
 
     async def fetch(self, path: str, *, max_bytes: int) -> bytes:
@@ -128,7 +157,12 @@ class FolderUpstream:
             await asyncio.to_thread(staged.write_at, offset, block)
         await asyncio.to_thread(staged.sync)
 
-    async def read_ranges(self, path: str, ranges: Sequence[Range]) -> AsyncGenerator[tuple[int, bytes], None]:
+    async def read_ranges(
+        self,
+        path: str,
+        ranges: Sequence[Range],
+        spare: Spare | None = None,  # noqa: ARG002 - nothing comes unasked
+    ) -> AsyncGenerator[tuple[int, bytes], None]:
         """Read blocks of at most 1 MiB."""
         for span in ranges:
             offset = span.start
@@ -165,12 +199,14 @@ class Preference:
     """The order in which upstreams are asked: as configured, but one that failed is asked last for `PENALTY_S`.
 
     So a dead or lying upstream costs its time once in a while and not with every request, and the preferred one, which may
-    be the cheap line, is preferred again by itself. `clock` gives seconds that never go back.
+    be the cheap line, is preferred again by itself. It also remembers what an upstream lacks, for `LACKING_S`: that changes no
+    order. `clock` gives seconds that never go back.
     """
 
     def __init__(self, upstreams: Sequence[Upstream], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._failed_s = [float("-inf")] * len(upstreams)
         self._upstreams = tuple(upstreams)
+        self._lacking_s: OrderedDict[tuple[str, str], float] = OrderedDict()  # since when, by upstream and path
         self._clock = clock
 
     def order(self) -> tuple[Upstream, ...]:
@@ -183,6 +219,18 @@ class Preference:
         """This one did not do what it should."""
         self._failed_s[self._upstreams.index(upstream)] = self._clock()
 
+    def lacks(self, upstream: Upstream, path: str) -> bool:
+        """Whether it said a moment ago that it does not have this file."""
+        return self._clock() - self._lacking_s.get((upstream.name, path), float("-inf")) < LACKING_S
+
+    def note_lack(self, upstream: Upstream, path: str) -> None:
+        """It said that it does not have this file."""
+        place = upstream.name, path
+        self._lacking_s[place] = self._clock()
+        self._lacking_s.move_to_end(place)
+        while len(self._lacking_s) > MAX_LACKING:
+            self._lacking_s.popitem(last=False)
+
 
 @dataclass(slots=True)
 class TargetSource:
@@ -191,24 +239,32 @@ class TargetSource:
     upstream: Upstream
     info: TargetInfo
     preference: Preference
-    _lacks_it: bool = field(default=False, init=False, compare=False)
 
     @property
     def name(self) -> str:
         """For logs."""
         return self.upstream.name
 
-    async def read_ranges(self, ranges: Sequence[Range]) -> AsyncGenerator[tuple[int, bytes], None]:
+    @property
+    def ranged(self) -> bool:
+        """Whether several requests may go side by side, each for its own part."""
+        return self.upstream.ranged
+
+    async def read_ranges(self, ranges: Sequence[Range], spare: Spare | None = None) -> AsyncGenerator[tuple[int, bytes], None]:
         """Yield (offset, bytes) covering `ranges`, each range from its start. Errors: `WireError`."""
+        if self.preference.lacks(self.upstream, self.info.wire_path):
+            raise NotFoundError(
+                f"{self.name} did not have {self.info.path} a moment ago; it is asked again after {LACKING_S:g} s"
+            )
         try:
-            async with aclosing(self.upstream.read_ranges(self.info.wire_path, ranges)) as pieces:
+            async with aclosing(self.upstream.read_ranges(self.info.wire_path, ranges, spare)) as pieces:
                 async for piece in pieces:
                     yield piece
         except NotFoundError:
-            self._lacks_it = True
+            self.preference.note_lack(self.upstream, self.info.wire_path)
             raise
 
     def failed(self) -> None:
-        """Ask the others first for a while; not one that only lacks this target, as a mirror that is behind does."""
-        if not self._lacks_it:
+        """Ask the others first for a while; not if it only lacks this target, which is an answer."""
+        if not self.preference.lacks(self.upstream, self.info.wire_path):
             self.preference.failed(self.upstream)

@@ -9,7 +9,16 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.north.sources import AMONG_OTHERS, PENALTY_S, FolderUpstream, HttpUpstream, Preference, TargetSource
+from gateway.north.sources import (
+    AMONG_OTHERS,
+    LACKING_S,
+    MAX_LACKING,
+    PENALTY_S,
+    FolderUpstream,
+    HttpUpstream,
+    Preference,
+    TargetSource,
+)
 from gateway.simulators.characters import FAILING, s3_like
 from gateway.simulators.upstream import Faults, UpstreamServer
 from gateway.south.relays import HOLD_S
@@ -138,14 +147,18 @@ class Upstreams:
         """One upstream no longer has the target."""
         (self._folder / str(number) / "targets" / "x.zck").unlink()
 
-    async def read(self) -> bytes:
-        """As the relay reads: from one after the other, telling of failures."""
+    def regain(self, number: int) -> None:
+        """One upstream has the target again."""
+        (self._folder / str(number) / "targets" / "x.zck").write_bytes(CONTENT)
+
+    async def read(self) -> bytes | None:
+        """As the relay reads: from one after the other, telling of failures; None if nobody had it."""
         for source in [TargetSource(upstream, self.info, self.preference) for upstream in self.preference.order()]:
             try:
                 return b"".join([piece async for _, piece in source.read_ranges([Range(100, 50_000)])])
             except WireError:
                 source.failed()
-        pytest.fail("no upstream had it")
+        return None
 
     def asked(self) -> list[int]:
         """Which upstreams were asked since the last call."""
@@ -176,12 +189,55 @@ async def test_an_upstream_that_fails_is_asked_last_and_first_again_later(upstre
     assert upstreams.asked() == [0]
 
 
-async def test_an_upstream_that_lacks_one_target_is_still_asked_first_for_others(upstreams: Upstreams) -> None:
+@pytest.mark.parametrize("status", [HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN, HTTPStatus.GONE])
+async def test_an_upstream_that_lacks_one_target_keeps_its_place_for_others(upstreams: Upstreams, status: HTTPStatus) -> None:
+    await upstreams.open(Faults(status=status), Faults())
+    assert await upstreams.read() == CONTENT[100:50_100]
+    assert upstreams.asked() == [0, 1]
+    assert [upstream.name for upstream in upstreams.preference.order()] == [server.url for server in upstreams.servers]
+
+
+async def test_what_an_upstream_lacks_it_is_not_asked_for_again_at_once(upstreams: Upstreams) -> None:
     await upstreams.open(Faults(), Faults())
     upstreams.lose(0)
     assert await upstreams.read() == CONTENT[100:50_100]
     assert upstreams.asked() == [0, 1]
-    assert [upstream.name for upstream in upstreams.preference.order()] == [server.url for server in upstreams.servers]
+    assert await asyncio.gather(*(upstreams.read() for _ in range(20))) == [CONTENT[100:50_100]] * 20
+    assert upstreams.asked() == [1]
+    upstreams.regain(0)
+    upstreams.now_s += LACKING_S
+    assert await upstreams.read() == CONTENT[100:50_100]
+    assert upstreams.asked() == [0]
+
+
+async def test_what_all_upstreams_lack_costs_none_of_them_a_storm(upstreams: Upstreams) -> None:
+    await upstreams.open(Faults(), Faults())
+    upstreams.lose(0)
+    upstreams.lose(1)
+    assert await upstreams.read() is None
+    assert upstreams.asked() == [0, 1]
+    assert await asyncio.gather(*(upstreams.read() for _ in range(20))) == [None] * 20
+    assert upstreams.asked() == []
+    upstreams.now_s += LACKING_S
+    assert await upstreams.read() is None
+    assert upstreams.asked() == [0, 1]
+
+
+async def test_an_upstream_that_lacked_a_target_once_can_still_fail(upstreams: Upstreams) -> None:
+    await upstreams.open(Faults(status=HTTPStatus.NOT_FOUND), Faults())
+    await upstreams.read()
+    upstreams.servers[0].faults = Faults(status=HTTPStatus.SERVICE_UNAVAILABLE)
+    upstreams.now_s += LACKING_S
+    await upstreams.read()
+    assert [upstream.name for upstream in upstreams.preference.order()] == [server.url for server in upstreams.servers[::-1]]
+
+
+def test_only_so_much_of_what_is_lacking_is_remembered() -> None:
+    upstream, preference = FolderUpstream(Path("a")), Preference([])
+    for number in range(MAX_LACKING + 1):
+        preference.note_lack(upstream, f"targets/{number}")
+    lacking = [preference.lacks(upstream, f"targets/{number}") for number in (0, 1, MAX_LACKING)]
+    assert lacking == [False, True, True]
 
 
 async def test_when_all_fail_they_are_asked_in_their_order_at_the_next_time(upstreams: Upstreams) -> None:

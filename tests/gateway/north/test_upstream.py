@@ -21,6 +21,7 @@ from update.store.store import Store
 from update.trust.client import Repository
 from update.trust.floor import Floor
 from update.trust.verified import TargetInfo
+from update.wire.ranged import Spare
 from update.wire.session import wan_session
 
 NAME = "plant"
@@ -175,6 +176,7 @@ class Liar:
     ) -> None:
         self.name, self._content, self._cut_after, self._error = "liar", content, cut_after, error
         self._honest = FolderUpstream(folder)
+        self.ranged = True
         self.downloads = 0
 
     async def fetch(self, path: str, *, max_bytes: int) -> bytes:
@@ -190,7 +192,9 @@ class Liar:
         if end < length:
             raise UnreachableError("cut")
 
-    async def read_ranges(self, path: str, ranges: Sequence[Range]) -> AsyncGenerator[tuple[int, bytes], None]:
+    async def read_ranges(
+        self, path: str, ranges: Sequence[Range], spare: Spare | None = None
+    ) -> AsyncGenerator[tuple[int, bytes], None]:
         for span in ranges:
             yield span.start, self._content[span.start : span.end]
 
