@@ -47,6 +47,7 @@ from gateway.south.registry import Registry
 from gateway.south.relays import Find, Relays
 from gateway.south.routes import Part, content_application, listen, make_runner, south_application
 from gateway.south.scrub import Scrub
+from gateway.south.seeds import old_files
 from gateway.status import Status
 from update.bundle.cms import CmsPolicy
 from update.bundle.reader import verify_bundle
@@ -134,7 +135,7 @@ async def _run(
     tokens = Tokens(database, ground.now)
     async with AsyncExitStack() as stack:
         find = _find_verified(store, mirrors)
-        relays = Relays(store.layout.sparse, ground.disk, mirrors.sources_of, publish=store.publish, find=find, grow=room.grow)
+        relays = _make_relays(ground, room, mirrors, find)
         stack.push_async_callback(relays.close)
         files = OpenFiles()
         stack.callback(files.close)
@@ -254,6 +255,14 @@ def _south_shares(section: SouthSection) -> Shares | None:
         return None
     each = fixed(section.node_bytes_per_s)
     return Shares(fixed(section.bytes_per_s), each=each, clock=asyncio.get_running_loop())
+
+
+def _make_relays(ground: Ground, room: Room, mirrors: Mirrors, find: Find) -> Relays:
+    store = room.store
+    look = partial(old_files, store.layout)
+    return Relays(
+        store.layout.sparse, ground.disk, mirrors.sources_of, publish=store.publish, find=find, grow=room.grow, look=look
+    )
 
 
 def _make_scrub(ground: Ground, room: Room, relays: Relays, files: OpenFiles) -> Scrub:

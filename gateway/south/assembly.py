@@ -3,7 +3,7 @@
 Pieces of one range come in order, so that no more than one chunk per range is open at any time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from update.chunks.plan import merge
 from update.chunks.ranges import Range
@@ -11,7 +11,7 @@ from update.chunks.zchunk import HeaderIndex
 from update.errors import ProtocolError
 
 
-def requests(index: HeaderIndex, numbers: list[int], *, max_ranges: int) -> Iterator[list[int]]:
+def requests(index: HeaderIndex, numbers: Iterable[int], *, max_ranges: int) -> Iterator[list[int]]:
     """Groups of ascending chunk numbers, each of at most `max_ranges` merged ranges."""
     group: list[int] = []
     spans = 0
@@ -26,6 +26,21 @@ def requests(index: HeaderIndex, numbers: list[int], *, max_ranges: int) -> Iter
         end = chunk.start + chunk.length
     if group:
         yield group
+
+
+def batches(index: HeaderIndex, numbers: Iterable[int], *, max_bytes: int) -> Iterator[list[int]]:
+    """Groups of chunk numbers in the order given, each of at most `max_bytes` stored bytes, or of one chunk."""
+    batch: list[int] = []
+    left_bytes = max_bytes
+    for number in numbers:
+        length = index[number].length
+        if batch and length > left_bytes:
+            yield batch
+            batch, left_bytes = [], max_bytes
+        batch.append(number)
+        left_bytes -= length
+    if batch:
+        yield batch
 
 
 class Assembly:

@@ -12,6 +12,7 @@ Rules:
 5. What was fetched is made durable in batches; a power cut costs at most the last batch. A disk that refuses a batch does
    not stop the relay: what is in the file is served all the same, and fetched again after a restart.
 6. Hashing, writing and syncing are done in threads: the event loop serves others meanwhile.
+7. What older files on this disk hold (`seeds`) is taken from there before anything is fetched, like a fetch that costs nothing.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import Protocol, TypeVar
 
-from gateway.south.assembly import Assembly, requests
+from gateway.south.assembly import Assembly, batches, requests
 from gateway.south.open_files import Lease, duplicate
 from gateway.south.sparse import SparseFile
 from update.chunks.ranges import Range
@@ -45,6 +46,8 @@ COMMIT_EVERY_BYTES = 1 << 20
 WRITE_BYTES = 256 << 10
 """A thread is worth its while from about here; a fetch holds this much and one chunk in memory."""
 PROVE_AT_ONCE = 64
+COPY_BYTES = 1 << 20
+"""So much is copied from older files at a time: others get their turn in between."""
 USE_NOTED_EVERY_S = 60.0
 
 _Result = TypeVar("_Result")
@@ -69,11 +72,24 @@ class RangeSource(Protocol):
         ...
 
 
-class RelayedFile:
-    """One `.zck` that fills as it is asked for."""
+class Seeds(Protocol):
+    """Older files that may hold some chunks of one file; used in threads."""
 
-    def __init__(self, sparse: SparseFile, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def find(self, numbers: Iterable[int]) -> list[int]:
+        """Those of `numbers` that may be at hand."""
+        ...
+
+    def read(self, numbers: Iterable[int]) -> list[tuple[int, bytes]]:
+        """(number, stored bytes) of what could be read, not compared with anything yet."""
+        ...
+
+
+class RelayedFile:
+    """One `.zck` that fills as it is asked for; `seeds` None: everything is fetched."""
+
+    def __init__(self, sparse: SparseFile, *, seeds: Seeds | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.sparse = sparse
+        self.seeds = seeds
         self._clock = clock
         self._noted_s = -USE_NOTED_EVERY_S
         self._coming: dict[int, asyncio.Future[None]] = {}
@@ -82,6 +98,7 @@ class RelayedFile:
         self._slots = asyncio.Semaphore(CONCURRENT_REQUESTS)
         self._committing = asyncio.Lock()
         self._proving = asyncio.Lock()
+        self._copying = asyncio.Lock()
         self._uncommitted_bytes = 0
         self._closed = False
 
@@ -143,7 +160,8 @@ class RelayedFile:
 
     async def settle(self) -> None:
         """Wait for the fetches under way, prove everything that is at hand, and make it durable. Errors: `StoreError`."""
-        await asyncio.gather(*self._fetches, return_exceptions=True)
+        for _ in ("what is being copied", "the rest of it, fetched"):
+            await asyncio.gather(*self._fetches, return_exceptions=True)
         await self._prove(range(len(self.sparse.index)))
         await self._commit()
 
@@ -173,17 +191,50 @@ class RelayedFile:
                 self.sparse.believe(some, await self._own(asyncio.to_thread(self.sparse.read_back, some)))
 
     def _claim(self, numbers: list[int], sources: Sequence[RangeSource]) -> None:
-        """Start fetching chunks that nobody is fetching."""
-        if self._closed and numbers:
+        """Start getting chunks that nobody is getting."""
+        if not numbers:
+            return
+        if self._closed:
             raise UnreachableError(f"{self.sparse.path.name} is no longer relayed: the gateway is going down; ask again")
         loop = asyncio.get_running_loop()
         for number in numbers:
             coming = self._coming[number] = loop.create_future()
             coming.add_done_callback(_look_at)
+        if self.seeds is None:
+            self._request(numbers, sources)
+            return
+        task = loop.create_task(self._copy(self.seeds, numbers))
+        self._fetches.add(task)
+        task.add_done_callback(partial(self._copied, numbers, sources))
+
+    def _request(self, numbers: Iterable[int], sources: Sequence[RangeSource]) -> None:
+        """Start fetching chunks, in as few requests as can be."""
         for group in requests(self.sparse.index, numbers, max_ranges=RANGES_PER_REQUEST):
-            task = loop.create_task(self._fetch(group, sources))
+            task = asyncio.get_running_loop().create_task(self._fetch(group, sources))
             self._fetches.add(task)
             task.add_done_callback(partial(self._ended, group))
+
+    async def _copy(self, seeds: Seeds, numbers: list[int]) -> None:
+        """Take what older files hold; who asks for little has a turn beside who asks for all."""
+        at_hand = await self._own(asyncio.to_thread(seeds.find, numbers))
+        for batch in batches(self.sparse.index, at_hand, max_bytes=COPY_BYTES):
+            async with self._copying:
+                await self._keep(await self._own(asyncio.to_thread(seeds.read, batch)))
+            if self._uncommitted_bytes >= COMMIT_EVERY_BYTES:
+                await self._commit_or_go_on()
+        if self._coming.keys().isdisjoint(numbers):  # otherwise the fetch of the rest ends with it
+            await self._commit_or_go_on()
+
+    def _copied(self, numbers: list[int], sources: Sequence[RangeSource], task: "asyncio.Task[None]") -> None:
+        """Fetch what was not to be copied, whatever the reason."""
+        if task.cancelled() or self._closed:
+            self._ended(numbers, task)
+            return
+        self._fetches.discard(task)
+        if error := task.exception():
+            unexpected = None if isinstance(error, FieldrelayError) else error
+            _log.error("relay: nothing more is copied into %s now: %s", self.sparse.path.name, error, exc_info=unexpected)
+        self._request([number for number in numbers if number in self._coming], sources)
 
     def _ended(self, numbers: list[int], task: "asyncio.Task[None]") -> None:
         """However a fetch ended, be it before it began: nobody waits for its chunks any longer."""

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from gateway.south.open_files import Lease
 from gateway.south.relay import UPSTREAM_FAULTS, RangeSource, RelayedFile, unavailable
+from gateway.south.seeds import Look, Seeds
 from gateway.south.single_flight import SingleFlight
 from gateway.south.sparse import SparseFile, remove
 from gateway.south.unstored import Unstored
@@ -70,7 +71,8 @@ async def _always(_info: TargetInfo, _needed_bytes: int) -> None:
 class Relays:
     """`folder` holds the sparse files; `sources_of` gives a target's upstreams; `publish` hands a complete file to the store.
 
-    `find` looks into the store; `grow` makes room before anything is fetched, or refuses (`NoSpaceError`).
+    `find` looks into the store; `grow` makes room before anything is fetched, or refuses (`NoSpaceError`); `look` lists the
+    files on disk that chunks may be taken from.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Relays:
         publish: Callable[[VerifiedTarget], Path],
         find: Find,
         grow: Grow = _always,
+        look: Look = tuple,
         hold_s: float = HOLD_S,
         unstored: Unstored | None = None,
         full_pause_s: float = FULL_PAUSE_S,
@@ -92,6 +95,7 @@ class Relays:
         self._publish = publish
         self._find = find
         self._grow = grow
+        self._look = look
         self._hold_s = hold_s
         self._unstored = unstored or Unstored()
         self._full_pause_s = full_pause_s
@@ -194,19 +198,28 @@ class Relays:
         relayed = self._files.get(info.sha256)
         if relayed is None:
             index = self._homeless.get(info.sha256)
-            return None if index is None else await self._unstored.lend(index, None, ranges, self._sources_of(info))
+            return None if index is None else await self._pass_on(info, index, None, ranges)
         lease = relayed.lend()  # before anything is waited for: it may be published meanwhile
         try:
             await self._fill(info, relayed, ranges)
         except NoSpaceError as error:
             lease.release()
             _log.warning("relay: %s is passed on without being stored: %s (%s)", info.path, error, error.code)
-            return await self._unstored.lend(relayed.sparse.verified, relayed, ranges, self._sources_of(info))
+            return await self._pass_on(info, relayed.sparse.verified, relayed, ranges)
         except BaseException:  # also when the reader goes away: its descriptor is given back
             lease.release()
             raise
         self._finish_when_complete(info, relayed)
         return lease
+
+    async def _pass_on(
+        self, info: TargetInfo, index: VerifiedChunkIndex, stored: RelayedFile | None, ranges: Sequence[Range]
+    ) -> Lease:
+        seeds = stored.seeds if stored is not None else self._seeds_of(info, index)
+        return await self._unstored.lend(index, stored, ranges, self._sources_of(info), seeds)
+
+    def _seeds_of(self, info: TargetInfo, index: VerifiedChunkIndex) -> Seeds:
+        return Seeds(index.header, info.sha256, self._look)
 
     async def _fill(self, info: TargetInfo, relayed: RelayedFile, ranges: Sequence[Range]) -> None:
         """Have `ranges` in the file; `NoSpaceError`, if possible before anything is fetched."""
@@ -245,7 +258,7 @@ class Relays:
             await self._grow(info, index.header.header_size)
         opening = asyncio.ensure_future(asyncio.to_thread(SparseFile.open, self._disk, path, index))
         try:
-            self._files[info.sha256] = RelayedFile(await asyncio.shield(opening))
+            self._files[info.sha256] = RelayedFile(await asyncio.shield(opening), seeds=self._seeds_of(info, index))
         except asyncio.CancelledError:  # the thread goes on
             (await opening).close()
             raise

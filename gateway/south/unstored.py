@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.south.open_files import Lease, once
-from gateway.south.relay import RangeSource, RelayedFile
+from gateway.south.relay import RangeSource, RelayedFile, Seeds
 from gateway.south.sparse import SparseFile
 from update.chunks.ranges import Range
 from update.chunks.zchunk import HeaderIndex
@@ -49,7 +49,12 @@ class Unstored:
         return len(ranges)
 
     async def lend(
-        self, index: VerifiedChunkIndex, stored: RelayedFile | None, ranges: Sequence[Range], sources: Sequence[RangeSource]
+        self,
+        index: VerifiedChunkIndex,
+        stored: RelayedFile | None,
+        ranges: Sequence[Range],
+        sources: Sequence[RangeSource],
+        seeds: Seeds | None = None,
     ) -> Lease:
         """A descriptor of a file in memory that holds `ranges` at their place.
 
@@ -63,7 +68,7 @@ class Unstored:
             )
         await self._slots.acquire()
         try:
-            buffer = self._buffer(index, needed_bytes)
+            buffer = self._buffer(index, needed_bytes, seeds)
         except BaseException:  # also when cancelled: the slot is free again
             self._slots.release()
             raise
@@ -84,10 +89,10 @@ class Unstored:
             await current.file.close()
         await asyncio.gather(*self._closing)
 
-    def _buffer(self, index: VerifiedChunkIndex, needed_bytes: int) -> _Buffer:
+    def _buffer(self, index: VerifiedChunkIndex, needed_bytes: int, seeds: Seeds | None) -> _Buffer:
         current = self._current
         if current is None or current.digest != index.sha256 or current.promised_bytes + needed_bytes > self._memory_bytes:
-            self._current = _Buffer(index.sha256, RelayedFile(SparseFile.in_memory(index)))
+            self._current = _Buffer(index.sha256, RelayedFile(SparseFile.in_memory(index), seeds=seeds))
             if current is not None and not current.users:
                 self._drop(current)
             current = self._current

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gateway.south.open_files import Lease
 from gateway.south.relays import Relays
+from gateway.south.seeds import OldFile, old_files
 from gateway.south.unstored import Unstored
 from tests.builders.relayed import MemorySource
 from update.chunks.ranges import Range
@@ -31,6 +32,7 @@ class RelaySite:
         self.grown: list[tuple[Digest, int]] = []
         self.published: list[VerifiedTarget] = []
         self.looked_up: list[TargetInfo] = []
+        self.looks = 0
         self.relays = Relays(
             self.store.layout.sparse,
             self.disk,
@@ -38,6 +40,7 @@ class RelaySite:
             publish=self._publish,
             find=self.find,
             grow=self._grow,
+            look=self._look,
             hold_s=hold_s,
             unstored=Unstored(memory_bytes=memory_bytes),
             full_pause_s=0.0,
@@ -71,6 +74,10 @@ class RelaySite:
         if self.full:
             raise NoSpaceError("the quota is used")
         self.grown.append((info.sha256, needed_bytes))
+
+    def _look(self) -> tuple[OldFile, ...]:
+        self.looks += 1
+        return old_files(self.store.layout)
 
     def _publish(self, verified: VerifiedTarget) -> Path:
         self.published.append(verified)

@@ -21,6 +21,26 @@ def make_zck(folder: Path, *, blocks: int = 600, seed: int = 5) -> Path:
     return folder / "image.zck"
 
 
+def make_next(folder: Path, before: Path, *, at: float, blocks: int = 40, seed: int = 6) -> Path:
+    """A later version of `before`, in another folder: some blocks are new from such a part of the image on."""
+    image = bytearray(before.with_name("image").read_bytes())
+    start = int(at * (len(image) // 4096)) * 4096
+    image[start : start + blocks * 4096] = random.Random(seed).randbytes(blocks * 4096)
+    (folder / "image").write_bytes(image)
+    write_zchunk(folder / "image", folder / "image.zck", Disk())
+    return folder / "image.zck"
+
+
+def new_chunks(new: Path, *before: Path) -> dict[int, int]:
+    """Chunks of `new` that are stored the same way in none of `before`: number -> stored bytes."""
+    known = {(chunk.compressed_digest, chunk.length) for each in before for chunk in index_of(each).header}
+    return {
+        chunk.index: chunk.length
+        for chunk in index_of(new).header
+        if chunk.length and (chunk.compressed_digest, chunk.length) not in known
+    }
+
+
 def index_of(zck: Path) -> VerifiedChunkIndex:
     """Its header, proved."""
     raw = zck_header(zck)
