@@ -28,7 +28,7 @@ from update.publish.repository import PublishedRepository
 from update.publish.roles import RoleKeys
 from update.publish.status import PublishedRole, StagedRole
 from update.trust.signers import create_key, load_role_key, load_role_signer, public_pem
-from update.trust.verified import TargetCustom, TargetInfo, UpdateClass, ZckHeader
+from update.trust.verified import TargetCustom, TargetInfo, UpdateClass, ZckHeader, check_target_path
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
@@ -84,6 +84,7 @@ def init(*, folder: Path, holders: Sequence[str], thresholds: Sequence[str], as_
 @click.option(
     "--class", "update_class", type=click.Choice([*map(str, UpdateClass)]), default=str(UpdateClass.FUNCTION), show_default=True
 )
+@click.option("--delta-of", default="", metavar="PATH", help="Target that brings the same release whole, for where chunks lack.")
 @click.option("--below", default="", metavar="PATH", help="Folder of the target's name, such as vendor/press.")
 @as_json
 def add(
@@ -95,6 +96,7 @@ def add(
     release_counter: int,
     security_counter: int,
     update_class: str,
+    delta_of: str,
     below: str,
     as_json: bool,
 ) -> None:
@@ -105,6 +107,7 @@ def add(
         release_counter=release_counter,
         security_counter=security_counter,
         update_class=UpdateClass(update_class),
+        delta_of=check_target_path(delta_of) if delta_of else "",
     )
     repository = _repository(folder)
     added: list[TargetInfo] = []
@@ -200,7 +203,7 @@ def _with_deltas(files: Iterable[Path], given: TargetCustom) -> Iterable[tuple[P
     """Every file with its properties; after a bundle the .zck files of its deltas, which must lie beside it."""
     for file in files:
         if file.suffix != ".swu":
-            yield file, replace(given, zck_header=_pinned_header(file)) if file.suffix == ".zck" else given
+            yield file, replace(given, zck_header=_pinned_header(file), delta_of="") if file.suffix == ".zck" else given
             continue
         description = parse(read_front(file).description)
         custom = replace(
@@ -211,7 +214,7 @@ def _with_deltas(files: Iterable[Path], given: TargetCustom) -> Iterable[tuple[P
             beside = file.with_name(name)
             if not beside.is_file():
                 raise UsageError(f"{file.name} fetches from {name}, which is not beside it: build it again, or copy it there")
-            yield beside, replace(custom, zck_header=_pinned_header(beside))
+            yield beside, replace(custom, zck_header=_pinned_header(beside), delta_of="")
 
 
 def _hardware_ids(description: Description) -> Iterable[str]:

@@ -175,7 +175,9 @@ class PublishedRepository:
         return release
 
     def status(self) -> RepositoryStatus:
-        """What is published and until when, what is staged, who has signed and who is missing."""
+        """What is published and until when, what is staged, who has signed and who is missing; `StateError` without a folder."""
+        if not self.folder.is_dir():
+            raise StateError(f"there is no folder {self.folder}; name the repository's folder, or make one with repo init")
         self._settle()
         staged = [self._staged(role) for role in self._staging.roles()]
         return describe(self._current(), [(each, self._holders(each.role)) for each in staged], self._now())

@@ -8,8 +8,10 @@ which lets single chunks of an incomplete `.zck` be served and written.
 The `custom` object of a target is free for the application (TUF 1.0, section 4.5); Fieldrelay's holds:
 
     {"hwIds": ["imx8:1", "imx8:#RE:^2[.]"], "version": "1.2.0", "releaseCounter": 12, "securityCounter": 3,
-     "class": "security" | "function", "requires": {"bootloader": ">=2.0"}, "zckHeader": {"sha256": "…", "length": 4711}}
+     "class": "security" | "function", "requires": {"bootloader": ">=2.0"}, "zckHeader": {"sha256": "…", "length": 4711},
+     "deltaOf": "os/plant-1.2.0.swu"}
 
+`deltaOf` is the path of the bundle that brings the same release whole: whoever may offer one may offer the other.
 Every key may be absent; a key that is present must be of its type; unknown keys are ignored, so that an older release reads
 what a newer one publishes.
 """
@@ -79,6 +81,7 @@ class TargetCustom:
     update_class: UpdateClass = UpdateClass.FUNCTION
     requires: tuple[Requirement, ...] = ()
     zck_header: ZckHeader | None = None
+    delta_of: str = ""
 
     @classmethod
     def parse(cls, value: object) -> Self:
@@ -92,6 +95,7 @@ class TargetCustom:
             update_class=_update_class(fields.get("class", UpdateClass.FUNCTION)),
             requires=_requirements(fields.get("requires", {})),
             zck_header=_zck_header(fields["zckHeader"]) if "zckHeader" in fields else None,
+            delta_of=_delta_of(fields["deltaOf"]) if "deltaOf" in fields else "",
         )
 
     def as_json(self) -> dict[str, object]:
@@ -108,6 +112,8 @@ class TargetCustom:
             del fields["version"]
         if self.zck_header is not None:
             fields["zckHeader"] = {"sha256": self.zck_header.sha256, "length": self.zck_header.length}
+        if self.delta_of:
+            fields["deltaOf"] = self.delta_of
         return fields
 
 
@@ -257,6 +263,13 @@ def _requirements(value: object) -> tuple[Requirement, ...]:
     if len(fields) > MAX_REQUIREMENTS:
         raise MetadataError(f"custom metadata: requires has {len(fields)} entries, at most {MAX_REQUIREMENTS} are read")
     return tuple(Requirement(_text(name, "requires"), _text(fields[name], f"requires.{name[:40]}")) for name in sorted(fields))
+
+
+def _delta_of(value: object) -> str:
+    try:
+        return check_target_path(_text(value, "deltaOf"))
+    except MetadataError as error:
+        raise MetadataError(f"custom metadata: deltaOf must be the path of a target: {error}") from error
 
 
 def _zck_header(value: object) -> ZckHeader:

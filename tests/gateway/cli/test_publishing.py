@@ -10,7 +10,7 @@ import pytest
 from gateway.cli.main import main
 from tests.builders.keys import make_pki
 from update.durable import Disk
-from update.errors import DescriptionError, FieldrelayError, StateError, ThresholdError, UsageError
+from update.errors import DescriptionError, FieldrelayError, MetadataError, StateError, ThresholdError, UsageError
 from update.publish.images import encoder_name
 from update.store.directory import DirectoryFetcher
 from update.trust.client import Repository
@@ -199,6 +199,25 @@ def test_the_class_of_a_release_is_signed(update_class: UpdateClass, work: Path)
     assert publish(work, folder) == 0
     listed = json.loads((folder / "metadata" / "1.targets.json").read_text())["signed"]["targets"]
     assert listed["controller-1.0.swu"]["custom"].get("class") == update_class
+
+
+def test_a_delta_says_which_bundle_is_whole_and_its_images_do_not(work: Path) -> None:
+    build(work, "1.0")
+    folder = make_repository(work)
+    bundle = str(work / "out" / "controller-1.0.swu")
+    for path, status in (("../whole.swu", MetadataError.exit_status), ("os/whole.swu", 0)):
+        assert main(["repo", "add", str(folder), bundle, "--release-counter", "1", "--delta-of", path]) == status
+    staged = json.loads((folder / "staged" / "targets.signed.json").read_text())["targets"]
+    assert {path: each["custom"].get("deltaOf") for path, each in staged.items()} == {
+        "controller-1.0.swu": "os/whole.swu",
+        "rootfs-1.0.zck": None,
+    }
+
+
+def test_the_status_of_a_folder_that_is_not_there_is_refused(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["repo", "status", str(work / "plamt")]) == StateError.exit_status
+    assert "plamt" in capsys.readouterr().err
+    assert not (work / "plamt").exists()
 
 
 def test_a_delta_without_its_images_is_not_published(work: Path) -> None:
