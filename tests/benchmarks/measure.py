@@ -30,7 +30,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One comparison; `ratio` is ours / peer, `goal` the highest ratio wanted, printed and not stored."""
+    """One comparison; `ratio` is ours / peer.
+
+    Printed and not stored: `goal`, the highest ratio wanted, or with `at_least` the lowest; `note`, what explains the figures.
+    """
 
     work: str
     ours: float
@@ -38,10 +41,17 @@ class Row:
     peer_name: str
     unit: str
     goal: float | None = None
+    at_least: bool = False
+    note: str = ""
 
     @property
     def ratio(self) -> float:
         return self.ours / self.peer
+
+    @property
+    def reached(self) -> bool:
+        """Whether the ratio is as good as the goal."""
+        return self.goal is None or (self.ratio >= self.goal if self.at_least else self.ratio <= self.goal)
 
     def as_json(self) -> dict[str, str | float]:
         """The row as benchmark files keep it."""

@@ -10,11 +10,11 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from tests.benchmarks import formats, node, relay
+from tests.benchmarks import formats, node, relay, serving
 from tests.benchmarks.measure import Row
 
 Group = Callable[[Path], Iterator[Row]]
-GROUPS: Mapping[str, Group] = {"formats": formats.rows, "node": node.rows, "relay": relay.rows}
+GROUPS: Mapping[str, Group] = {"formats": formats.rows, "node": node.rows, "relay": relay.rows, "serving": serving.rows}
 FOLDER = Path("build/bench")
 
 
@@ -43,8 +43,10 @@ def run(name: str, group: Group, folder: Path) -> Path:
 def line(row: Row) -> str:
     """One row for a reader."""
     figures = f"ours {row.ours:9.3f} {row.unit:4} peer {row.peer:9.3f} {row.unit:4} ratio {row.ratio:6.3f}"
-    goal = "" if row.goal is None else f", goal {row.goal} {'reached' if row.ratio <= row.goal else 'MISSED'}"
-    return f"{row.work:28} {figures}{goal}  ({row.peer_name})"
+    bound = "at least " if row.at_least else ""
+    goal = "" if row.goal is None else f", goal {bound}{row.goal} {'reached' if row.reached else 'MISSED'}"
+    note = f"\n{'':28} {row.note}" if row.note else ""
+    return f"{row.work:28} {figures}{goal}  ({row.peer_name}){note}"
 
 
 if __name__ == "__main__":

@@ -51,3 +51,14 @@ def test_rounds_alternate_and_the_median_counts() -> None:
 
 def test_the_formats_are_compared() -> None:
     assert "formats" in GROUPS
+
+
+def test_a_goal_may_be_the_least_and_a_note_explains() -> None:
+    fast = line(Row("thing", 3.0, 1.0, "peer", "/s", goal=2.5, at_least=True, note="why"))
+    assert "at least 2.5 reached" in fast
+    assert fast.endswith("why")
+    assert "MISSED" in line(Row("thing", 2.0, 1.0, "peer", "/s", goal=2.5, at_least=True))
+
+
+def test_what_serves_is_compared() -> None:
+    assert "serving" in GROUPS
