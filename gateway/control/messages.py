@@ -8,7 +8,7 @@ from pydantic.dataclasses import dataclass
 
 from gateway.edge import Refusal
 from gateway.fleet.catalogue import RepositoryState
-from gateway.fleet.nodes import Verdict
+from gateway.fleet.issuing import Verdict
 from gateway.fleet.tokens import MAX_VALID_S
 from gateway.status import GatewayState, NodeState
 

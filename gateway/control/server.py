@@ -16,7 +16,8 @@ from gateway.control import messages
 from gateway.control.peer import Allowed, Peer, peer_of
 from gateway.edge import MAX_BODY_BYTES, answer, read_message, refuse_by_name
 from gateway.fleet.catalogue import Repositories
-from gateway.fleet.nodes import Assignment, Order
+from gateway.fleet.issuing import Assignment
+from gateway.fleet.nodes import Order
 from gateway.fleet.tokens import NewToken
 from gateway.status import GatewayState, NodeState
 from update.durable import Disk

@@ -3,8 +3,7 @@
 A node is told of one action at a time, the oldest that is not closed: first to let go of it where it is being cancelled, else
 to install it. So a superseded action is always settled before its successor is offered. Every well-formed feedback of a node
 about its own action is kept, once per report id, also when the action is closed already; what is closed stays closed.
-A node that says nothing about success or failure (`closed` with `none`) has not ended anything: the action stays open
-until a verified version tells.
+What a feedback means, `gateway.fleet.judgement` says. What a node installed and did not prove stays open until it is observed.
 """
 
 import logging
@@ -15,11 +14,14 @@ from typing import assert_never
 
 from gateway.database.engine import Database, Transaction
 from gateway.database.queries import actions, nodes, reports
-from gateway.database.records import Action, ActionOutcome, ActionState, ClientKind, End, Node, ReportRecord, Running
+from gateway.database.records import Action, ActionState, ClientKind, Node, ReportRecord, Running
+from gateway.fleet.booking import book
+from gateway.fleet.judgement import Judgement, Told, judge, judge_cancel, observe, runs_in_circles
+from gateway.fleet.telling import NOBODY, Telling
 from update.digest import Digest
 from update.errors import ForbiddenError, NotFoundError, ProtocolError
-from update.wire.attributes import MAX_SLOT_CHARACTERS, read_facts, without_facts
-from update.wire.ddi import Execution, Finished, Mode
+from update.wire.attributes import read_facts, without_facts
+from update.wire.ddi import Execution, Mode
 
 MAX_ATTRIBUTES = 100
 """hawkBit's own quota for a target."""
@@ -27,32 +29,6 @@ MAX_REPORTS = 1000
 """hawkBit's own quota for an action."""
 
 _LOG = logging.getLogger(__name__)
-
-
-_ENDS = {
-    "cancelled": ActionOutcome.CANCELLED,
-    "inconsistent": ActionOutcome.INCONSISTENT,
-    "refused": ActionOutcome.REFUSED,
-    "rolled-back": ActionOutcome.ROLLED_BACK,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """A feedback in hawkBit's words, and what our own agent adds: `outcome`, `code`, `message` and the whole `body`.
-
-    `report` identifies it among all of the node's reports.
-    """
-
-    report: str
-    execution: Execution
-    finished: Finished
-    sequence: int = 0
-    details: tuple[str, ...] = ()
-    outcome: str = ""
-    code: str = ""
-    message: str = ""
-    body: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,33 +39,13 @@ class Contact:
     action: Action | None
 
 
-def judge(told: Told) -> ActionOutcome | None:
-    """The outcome that a feedback means; None while the action is under way, or when the node does not know.
-
-    Where a node's two words contradict each other (success, but rolled back) the worse one counts.
-    """
-    if told.execution is Execution.CANCELED:
-        return ActionOutcome.CANCELLED
-    if told.execution is not Execution.CLOSED or told.finished is Finished.NONE:
-        return None
-    if told.finished is Finished.SUCCESS and told.outcome in {"", "confirmed"}:
-        return ActionOutcome.SUCCESS
-    return _ENDS.get(told.outcome, ActionOutcome.FAILURE)
-
-
-def judge_cancel(told: Told) -> ActionOutcome | None:
-    """The same for the answer to a cancellation (hawkBit DDI, `cancelAction` feedback)."""
-    if told.execution is Execution.CLOSED and told.finished is Finished.FAILURE:
-        return ActionOutcome.FAILURE
-    return ActionOutcome.CANCELLED if told.execution is Execution.CLOSED else None
-
-
 class Progress:
     """Talks with nodes about their actions. Errors: `ForbiddenError` for another node's, `NotFoundError` for none."""
 
-    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, now: Callable[[], datetime], telling: Telling = NOBODY) -> None:
         self._database = database
         self._now = now
+        self._telling = telling
 
     async def contact(self, node: str, fingerprint: Digest, kind: ClientKind = ClientKind.AGENT) -> Contact:
         """A node is here: it is registered (as of `kind`) if it is new, for whoever issued its certificate admitted it."""
@@ -125,32 +81,55 @@ class Progress:
         return own
 
     async def feedback(self, node: str, action: int, told: Told) -> None:
-        """Keep what a node says about an action, and book its end where it means one."""
+        """Keep what a node says about an action, and book what it means."""
         async with self._database.writing() as transaction:
             own = await _own(transaction, node, action)
-            outcome = judge(told)
-            if await self._keep(transaction, own, told, outcome):
-                await self._book(transaction, own, told, outcome)
+            known = await _registered(transaction, node)
+            judgement = judge(known.kind, told, own.terms.handling)
+            if not await self._keep(transaction, own, told, judgement):
+                return
+            if runs_in_circles(known.kind, own, told):
+                _LOG.warning("node %s begins action %s once more: it is told to stop", node, action)
+                await actions.mark_cancelling(transaction, action, superseded_by=None)
+            await self._book(transaction, own, known, judgement, told)
 
     async def cancel_feedback(self, node: str, action: int, told: Told) -> None:
         """Keep what a node says about a cancellation; one that it rejects lets the action run to its own end."""
         async with self._database.writing() as transaction:
             own = await _own(transaction, node, action)
-            outcome = judge_cancel(told)
-            if not await self._keep(transaction, own, told, outcome):
+            known = await _registered(transaction, node)
+            judgement = Judgement(outcome=judge_cancel(told), code=told.code, message=told.words)
+            if not await self._keep(transaction, own, told, judgement):
                 return
             if told.execution is Execution.REJECTED:
                 await actions.reopen(transaction, action)
             else:
-                await self._book(transaction, own, told, outcome)
+                await self._book(transaction, own, known, judgement, told)
 
-    async def _keep(self, transaction: Transaction, action: Action, told: Told, outcome: ActionOutcome | None) -> bool:
+    async def observe(self, node: str, version: str, boot_id: str) -> None:
+        """A node was seen running `version` in this boot (empty: unknown), by something that it cannot have misconfigured."""
+        async with self._database.writing() as transaction:
+            known = await _registered(transaction, node)
+            if boot_id and boot_id != known.boot_id:
+                await nodes.booted(transaction, node, boot_id)
+            for action in await actions.unfinished(transaction, node):
+                judgement = observe(action, version, boot_id)
+                await book(transaction, self._telling, action, judgement, boot_id=boot_id, now=self._now())
+
+    async def _book(self, transaction: Transaction, own: Action, node: Node, judgement: Judgement, told: Told) -> None:
+        await book(transaction, self._telling, own, judgement, boot_id=node.boot_id, now=self._now(), body=told.body)
+
+    async def _keep(self, transaction: Transaction, action: Action, told: Told, judgement: Judgement) -> bool:
         """Keep a report once; beyond the quota only what ends the action is kept, so that no node can fill the disk."""
-        ends = outcome is not None and action.state is not ActionState.CLOSED
+        ends = judgement.outcome is not None and action.state is not ActionState.CLOSED
         if not ends and await reports.count(transaction, action.id) >= MAX_REPORTS:
             _LOG.warning("node %s said more than %s things about action %s", action.node, MAX_REPORTS, action.id)
             return False
-        return await reports.add(transaction, self._record(action, told))
+        record = self._record(action, told)
+        if not await reports.add(transaction, record):
+            return False
+        await self._telling.said(transaction, action, record)
+        return True
 
     async def _known(self, transaction: Transaction, node: str, fingerprint: Digest, kind: ClientKind) -> Node:
         now = self._now()
@@ -159,19 +138,6 @@ class Progress:
             return await nodes.register(transaction, node, kind=kind, fingerprint=fingerprint, now=now)
         await nodes.seen(transaction, node, fingerprint=fingerprint, now=now)
         return replace(known, fingerprint=fingerprint, last_seen=now)
-
-    async def _book(self, transaction: Transaction, action: Action, told: Told, outcome: ActionOutcome | None) -> None:
-        if outcome is None or action.state is ActionState.CLOSED:
-            return
-        if outcome is ActionOutcome.CANCELLED and action.superseded_by is not None:
-            outcome = ActionOutcome.SUPERSEDED
-        message = told.message or (told.details[-1] if told.details else "")
-        await actions.close(transaction, action.id, End(self._now(), outcome, told.code, message))
-        if outcome is ActionOutcome.SUCCESS:
-            slot = str((told.body or {}).get("slot", ""))[:MAX_SLOT_CHARACTERS]
-            await nodes.ran(transaction, action.node, action.release, slot=slot)
-        else:
-            await nodes.ask_attributes(transaction, action.node)
 
     def _record(self, action: Action, told: Told) -> ReportRecord:
         return ReportRecord(
@@ -212,4 +178,11 @@ async def _own(transaction: Transaction, node: str, action: int) -> Action:
         raise NotFoundError(f"there is no action {action}")
     if found.node != node:
         raise ForbiddenError(f"action {action} is not one of node {node}")
+    return found
+
+
+async def _registered(transaction: Transaction, node: str) -> Node:
+    found = await nodes.find(transaction, node)
+    if found is None:
+        raise NotFoundError(f"no node {node} has been here")
     return found

@@ -25,7 +25,8 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from gateway.database.records import Action, ActionState, ClientKind
-from gateway.fleet.progress import Progress, Told
+from gateway.fleet.judgement import Told
+from gateway.fleet.progress import Progress
 from gateway.south.identity import IDENTITY, Identity
 from update.digest import digest_of
 from update.errors import ForbiddenError, ProtocolError, TooLargeError
@@ -159,6 +160,7 @@ async def _told(request: web.Request) -> Told:
         code=own.code[:64],
         message=own.message,
         body=own.model_dump(mode="json"),
+        proven=True,
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 
-from sqlalchemy import Row, func, insert, or_, select, update
+from sqlalchemy import Row, func, insert, select, update
 
 from gateway.database.engine import Transaction
 from gateway.database.records import Action, ActionOutcome, ActionState, Commit, End, Handling, Release, Terms
@@ -71,10 +71,9 @@ async def newest_ended(transaction: Transaction, node: str, outcome: ActionOutco
     return None if row is None else _record(row)
 
 
-async def due(transaction: Transaction, now: datetime) -> tuple[Action, ...]:
-    """What is not closed although its deadline has passed, or its maintenance window has."""
-    late = or_(table.c.deadline <= as_utc(now), table.c.closes <= as_utc(now))
-    rows = await transaction.execute(select(table).where(table.c.state != ActionState.CLOSED, late).order_by(table.c.id))
+async def everything_unfinished(transaction: Transaction) -> tuple[Action, ...]:
+    """Every action that is not closed, oldest first."""
+    rows = await transaction.execute(select(table).where(table.c.state != ActionState.CLOSED).order_by(table.c.id))
     return tuple(_record(row) for row in rows)
 
 

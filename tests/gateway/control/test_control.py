@@ -17,8 +17,10 @@ from gateway.control.server import Control, allowed_peers, control_application, 
 from gateway.database.engine import Database
 from gateway.database.queries import actions
 from gateway.edge import MAX_BODY_BYTES
-from gateway.fleet.nodes import Assigner, Verdict
-from gateway.fleet.progress import Progress, Told
+from gateway.fleet.issuing import Verdict
+from gateway.fleet.judgement import Told
+from gateway.fleet.nodes import Assigner
+from gateway.fleet.progress import Progress
 from gateway.fleet.tokens import Tokens
 from gateway.status import Status, StoreState
 from tests.builders.fleet import Clock, Shelf, register

@@ -2,8 +2,6 @@
 
 from datetime import UTC, datetime, timedelta
 
-import pytest
-
 from gateway.database.engine import Database, Transaction
 from gateway.database.queries import actions, digests, nodes, outgoing, standings
 from gateway.database.records import (
@@ -107,16 +105,12 @@ async def test_offers_are_counted_and_the_first_installation_stays(database: Dat
     assert (found.offers, found.offered, found.installed, found.boot_id) == (2, NOW, NOW, NOW.isoformat())
 
 
-@pytest.mark.parametrize(
-    ("terms", "late"), [(Terms(deadline=SOON), True), (Terms(closes=SOON), True), (Terms(opens=SOON), False), (Terms(), False)]
-)
-async def test_only_what_has_a_deadline_or_a_window_behind_it_is_due(database: Database, terms: Terms, late: bool) -> None:
+async def test_only_what_is_closed_is_finished(database: Database) -> None:
     async with database.writing() as transaction:
-        added = await order(transaction, terms)
-        assert await actions.due(transaction, NOW) == ()
-        assert await actions.due(transaction, LATER) == ((added,) if late else ())
-        await actions.close(transaction, added.id, End(NOW, ActionOutcome.TIMED_OUT, "", ""))
-        assert await actions.due(transaction, LATER) == ()
+        first, second = await order(transaction, source="1"), await order(transaction, source="2", waiting=True)
+        assert await actions.everything_unfinished(transaction) == (first, second)
+        await actions.close(transaction, first.id, End(NOW, ActionOutcome.TIMED_OUT, "", ""))
+        assert await actions.everything_unfinished(transaction) == (second,)
 
 
 async def test_the_action_that_ended_last_with_an_outcome_is_found(database: Database) -> None:

@@ -5,7 +5,8 @@ import pytest
 from gateway.database.engine import Database
 from gateway.database.queries import actions, nodes
 from gateway.database.records import Action, ActionOutcome, ActionState, Running
-from gateway.fleet.nodes import Assigner, Order, Verdict
+from gateway.fleet.issuing import Verdict
+from gateway.fleet.nodes import Assigner, Order
 from tests.builders.fleet import Clock, Shelf, bundle, register
 from update.errors import AssignerError, HardwareError, UnknownNodeError, UnknownTargetError
 

@@ -7,8 +7,9 @@ import pytest
 from gateway.database.engine import Database
 from gateway.database.queries import actions, nodes
 from gateway.database.records import Action, ActionOutcome, ActionState, Node, Running
+from gateway.fleet.judgement import Told
 from gateway.fleet.nodes import Assigner, Order
-from gateway.fleet.progress import Progress, Told, judge, judge_cancel
+from gateway.fleet.progress import Progress
 from tests.builders.fleet import Clock, Shelf, bundle, register, reports_about
 from update.digest import digest_of
 from update.errors import ForbiddenError, NotFoundError, ProtocolError
@@ -22,7 +23,8 @@ Ordering = Callable[..., Awaitable[Action]]
 
 def told(execution: str, finished: str = "none", *, outcome: str = "", code: str = "", message: str = "") -> Told:
     report, known, ended = str(uuid.uuid4()), Execution(execution), Finished(finished)
-    return Told(report, known, ended, outcome=outcome, code=code, message=message)
+    said = outcome or ("confirmed" if finished == "success" else "")
+    return Told(report, known, ended, outcome=said, code=code, message=message, proven=True)
 
 
 @pytest.fixture
@@ -121,44 +123,6 @@ async def test_an_end_that_comes_while_the_action_is_being_cancelled_is_the_trut
     end = (await find(database, old)).end
     assert end is not None
     assert end.outcome is ActionOutcome.SUCCESS
-
-
-@pytest.mark.parametrize(
-    ("feedback", "outcome"),
-    [
-        (told("closed", "success"), ActionOutcome.SUCCESS),
-        (told("closed", "success", outcome="confirmed"), ActionOutcome.SUCCESS),
-        (told("closed", "success", outcome="rolled-back"), ActionOutcome.ROLLED_BACK),
-        (told("closed", "failure"), ActionOutcome.FAILURE),
-        (told("closed", "failure", outcome="rolled-back"), ActionOutcome.ROLLED_BACK),
-        (told("closed", "failure", outcome="refused"), ActionOutcome.REFUSED),
-        (told("closed", "failure", outcome="inconsistent"), ActionOutcome.INCONSISTENT),
-        (told("closed", "failure", outcome="cancelled"), ActionOutcome.CANCELLED),
-        (told("closed", "failure", outcome="success"), ActionOutcome.FAILURE),
-        (told("closed", "success", outcome="no such word"), ActionOutcome.FAILURE),
-        (told("canceled", "success"), ActionOutcome.CANCELLED),
-        (told("closed", "none"), None),
-        (told("proceeding", "success"), None),
-        (told("download", "failure"), None),
-        (told("rejected"), None),
-    ],
-)
-def test_what_a_feedback_means(feedback: Told, outcome: ActionOutcome | None) -> None:
-    assert judge(feedback) is outcome
-
-
-@pytest.mark.parametrize(
-    ("feedback", "outcome"),
-    [
-        (told("closed", "success"), ActionOutcome.CANCELLED),
-        (told("closed", "none"), ActionOutcome.CANCELLED),
-        (told("closed", "failure"), ActionOutcome.FAILURE),
-        (told("canceled", "success"), None),
-        (told("proceeding"), None),
-    ],
-)
-def test_what_an_answer_to_a_cancellation_means(feedback: Told, outcome: ActionOutcome | None) -> None:
-    assert judge_cancel(feedback) is outcome
 
 
 async def test_an_end_is_booked_once_with_its_code_and_words(

@@ -1,0 +1,48 @@
+"""Whoever assigned an action is told what becomes of it, in the same transaction that books it: never one without the other.
+
+An assigner that lives elsewhere (`hawkbit:NAME`, `wfx:NAME`) has a `Teller`, which stores what is to be sent; sending is
+another matter (`gateway.north`). The site itself needs none: it reads the database.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from gateway.database.engine import Transaction
+from gateway.database.queries import actions
+from gateway.database.records import Action, ActionState, End, ReportRecord
+
+
+class Teller(Protocol):
+    """Stores what one assigner is to be told."""
+
+    async def said(self, transaction: Transaction, action: Action, report: ReportRecord) -> None:
+        """A node said something that does not end the action."""
+        ...
+
+    async def ended(self, transaction: Transaction, action: Action, end: End) -> None:
+        """The action is closed; told once."""
+        ...
+
+
+class Telling:
+    """The tellers of all assigners, by the assigner's name as it stands in actions."""
+
+    def __init__(self, tellers: Mapping[str, Teller]) -> None:
+        self._tellers = tellers
+
+    async def said(self, transaction: Transaction, action: Action, report: ReportRecord) -> None:
+        """Pass on what a node said."""
+        if (teller := self._tellers.get(action.assigner)) is not None and action.state is not ActionState.CLOSED:
+            await teller.said(transaction, action, report)
+
+    async def close(self, transaction: Transaction, action: Action, end: End, *, superseded_by: int | None = None) -> None:
+        """Close an action and pass on how it ended; one that is closed already stays as it is, and nobody is told again."""
+        if action.state is ActionState.CLOSED:
+            return
+        await actions.close(transaction, action.id, end, superseded_by=superseded_by)
+        if (teller := self._tellers.get(action.assigner)) is not None:
+            await teller.ended(transaction, action, end)
+
+
+NOBODY = Telling({})
+"""For a site whose orders are all its own."""
