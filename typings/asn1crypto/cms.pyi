@@ -57,6 +57,20 @@ class SignedData(Sequence):
     @overload
     def __getitem__(self, key: Literal["signer_infos"]) -> SetOf[SignerInfo]: ...
 
+class RecipientIdentifier(Choice):
+    @property
+    def chosen(self) -> IssuerAndSerialNumber | OctetString: ...
+
+class KeyTransRecipientInfo(Sequence):
+    def __getitem__(self, key: Literal["rid"]) -> RecipientIdentifier: ...
+
+class RecipientInfo(Choice):
+    @property
+    def chosen(self) -> KeyTransRecipientInfo: ...
+
+class EnvelopedData(Sequence):
+    def __getitem__(self, key: Literal["recipient_infos"]) -> SetOf[RecipientInfo]: ...
+
 class ContentInfo(Sequence):
     @overload
     def __getitem__(self, key: Literal["content_type"]) -> ObjectIdentifier: ...

@@ -1,4 +1,6 @@
-"""Who signed `sw-description`: verification of a detached CMS signature against pinned roots, with a threshold.
+"""Who signed a bundle: verification of a CMS signature against pinned roots, with a threshold.
+
+Of a `.swu` it is the detached one of `sw-description`; of a RAUC bundle see `update.bundle.rauc_reader`.
 
 SWUpdate itself accepts a bundle as soon as *one* signer is good and knows no N-of-M; the gateway and the agent count distinct
 public keys here, so that one stolen key is not enough where the policy says two. The rules beyond `cms_structure`:
@@ -16,6 +18,7 @@ CMS is malleable: the same signature has many encodings. Never identify a releas
 
 import hashlib
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -29,9 +32,12 @@ from update.bundle.cms_structure import Claim, Known, Structure, parse_signature
 from update.digest import Digest, digest_of
 from update.errors import CertificateError, ConfigurationError, SignatureError, ThresholdError, TrustError
 from update.trust.chain import MAX_CHAIN_DEPTH, ChainPolicy, common_name, refusing, verify_chain
-from update.trust.signers import MIN_RSA_BITS, Algorithm
+from update.trust.signers import MIN_RSA_BITS, Algorithm, HashName
 
 _MAX_RSA_BITS = 8192
+DigestBy = Callable[[HashName], bytes]
+"""The raw digest of what was signed, by the hash that a signer chose."""
+
 _CURVES = frozenset({"secp256r1", "secp384r1", "secp521r1"})
 
 
@@ -39,8 +45,9 @@ _CURVES = frozenset({"secp256r1", "secp384r1", "secp521r1"})
 class CmsPolicy:
     """What a signature must satisfy; see the module for the rules.
 
-    `purpose` is the extended key usage demanded of signers, None for none. `signer_names`, if given, are the only common
-    names accepted. `require_all` refuses as soon as any signer info is bad. `at` is timezone-aware.
+    `purpose` is the extended key usage demanded of signers, None for none; with `purpose_optional` it is demanded only of those
+    that have any extended key usage. `signer_names`, if given, are the only common names accepted. `require_all` refuses as soon
+    as any signer info is bad. `at` is timezone-aware.
     """
 
     roots: tuple[x509.Certificate, ...]
@@ -53,6 +60,7 @@ class CmsPolicy:
     require_all: bool = False
     use_embedded_intermediates: bool = False
     max_depth: int = MAX_CHAIN_DEPTH
+    purpose_optional: bool = False
 
     def __post_init__(self) -> None:
         if self.threshold < 1:
@@ -62,7 +70,9 @@ class CmsPolicy:
     @property
     def chain(self) -> ChainPolicy:
         """The part that judges certificates."""
-        return ChainPolicy(self.roots, self.at, self.purpose, self.intermediates, self.crls, self.max_depth)
+        return ChainPolicy(
+            self.roots, self.at, self.purpose, self.intermediates, self.crls, self.max_depth, self.purpose_optional
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +90,17 @@ def verify(content: bytes, signature: bytes, policy: CmsPolicy) -> tuple[Signer,
     Errors: `LimitError` for a signature that is too large, `SignatureError` for one that is malformed or not over this
     content, `CertificateError` if all signers fail by their certificates, `ThresholdError` for too few good ones.
     """
-    structure = parse_signature(signature)
+    return verify_structure(parse_signature(signature), lambda name: hashlib.new(name, content).digest(), policy)
+
+
+def verify_structure(structure: Structure, digest_by: DigestBy, policy: CmsPolicy) -> tuple[Signer, ...]:
+    """The same of a signature that was read, over content whose digests `digest_by` gives (files that do not fit in memory)."""
     known = _known(structure, policy)
     good: dict[Digest, Signer] = {}
     refused: list[TrustError] = []
     for claim in structure.claims:
         try:
-            signer = _verify_claim(claim, content, structure, known, policy)
+            signer = _verify_claim(claim, digest_by, structure, known, policy)
             good.setdefault(signer.key_id, signer)
         except (SignatureError, CertificateError) as refusal:
             refused.append(refusal)
@@ -107,14 +121,14 @@ def _known(structure: Structure, policy: CmsPolicy) -> tuple[Known, ...]:
 
 
 def _verify_claim(
-    claim: Claim | SignatureError, content: bytes, structure: Structure, known: tuple[Known, ...], policy: CmsPolicy
+    claim: Claim | SignatureError, digest_by: DigestBy, structure: Structure, known: tuple[Known, ...], policy: CmsPolicy
 ) -> Signer:
     if isinstance(claim, SignatureError):
         raise claim
     certificate = next((each.certificate for each in known if claim.names(each)), None)
     if certificate is None:
         raise SignatureError("the signer's certificate is neither in the CMS nor trusted; sign again without -nocerts")
-    digest = hashlib.new(claim.scheme.digest, content).digest()
+    digest = digest_by(claim.scheme.digest)
     if not hmac.compare_digest(claim.message_digest, digest):
         raise SignatureError(f"signed was other content: {claim.message_digest.hex()[:64]}, this is {digest.hex()[:64]}")
     with refusing(SignatureError, "the signature value cannot be checked"):

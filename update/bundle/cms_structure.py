@@ -1,10 +1,11 @@
-"""The structure of a detached CMS signature (RFC 5652), read strictly into plain values; nothing is trusted here.
+"""The structure of a CMS signature (RFC 5652), read strictly into plain values; nothing is trusted here.
 
 Accepted is what `openssl cms -sign -binary -outform DER` writes and SWUpdate reads: ContentInfo of type signed-data, content
-type data, content absent, signer infos *with* signed attributes. Refused, each with a reason:
+type data, content absent, signer infos *with* signed attributes; and with `attached` also what RAUC makes, whose content
+(the manifest) is inside. Refused, each with a reason:
 
 - more than 256 KiB, 16 signer infos or 32 certificates, before anything is built from them;
-- bytes after the structure, attached content, other content types;
+- bytes after the structure, attached content where a detached signature is meant, other content types;
 - no signed attributes: the signature would cover the content directly, and a signed content that happens to encode
   attributes could be passed off as them (RFC 5652 section 5.4, "Security Considerations" of RFC 8933);
 - an attribute twice, or contentType and messageDigest not exactly once with one value (section 5.3);
@@ -71,14 +72,15 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """What a signature file holds; a signer info that cannot count is present as its refusal."""
+    """What a signature holds; a signer info that cannot count is present as its refusal. `content` None: detached."""
 
     certificates: tuple[Known, ...]
     claims: tuple[Claim | SignatureError, ...]
+    content: bytes | None = None
 
 
-def load_signed_data(signature: bytes) -> cms.SignedData:
-    """The outer structure within its limits; `LimitError`, `SignatureError`."""
+def load_signed_data(signature: bytes, *, attached: bool = False) -> cms.SignedData:
+    """The outer structure within its limits; `LimitError`, `SignatureError`. `attached`: it may carry its content."""
     if len(signature) > MAX_SIGNATURE_BYTES:
         raise LimitError(f"the signature has {len(signature)} bytes; at most {MAX_SIGNATURE_BYTES} are read")
     with refusing(SignatureError, "malformed CMS signature"):
@@ -89,7 +91,7 @@ def load_signed_data(signature: bytes) -> cms.SignedData:
         inner = data["encap_content_info"]
         if inner["content_type"].native != "data":
             raise SignatureError(f"the CMS signs content of type {inner['content_type'].dotted}, not data")
-        if not isinstance(inner["content"], core.Void):
+        if not attached and not isinstance(inner["content"], core.Void):
             raise SignatureError(
                 "the CMS carries its own content; a detached signature is needed (openssl cms without -nodetach)"
             )
@@ -97,13 +99,23 @@ def load_signed_data(signature: bytes) -> cms.SignedData:
         return data
 
 
-def parse_signature(signature: bytes) -> Structure:
-    """Read a detached signature; `LimitError` or `SignatureError` if the whole of it is unusable."""
-    data = load_signed_data(signature)
+def parse_signature(signature: bytes, *, attached: bool = False) -> Structure:
+    """Read a signature; `LimitError` or `SignatureError` if the whole of it is unusable."""
+    data = load_signed_data(signature, attached=attached)
     with refusing(SignatureError, "malformed certificate in the CMS signature"):
         certificates = tuple(Known.of(each) for each in _certificate_ders(data))
     with refusing(SignatureError, "malformed CMS signature"):
-        return Structure(certificates, tuple(_claim_or_refusal(info) for info in data["signer_infos"]))
+        claims = tuple(_claim_or_refusal(info) for info in data["signer_infos"])
+        return Structure(certificates, claims, _content(data))
+
+
+def _content(data: cms.SignedData) -> bytes | None:
+    content = data["encap_content_info"]["content"]
+    if isinstance(content, core.Void):
+        return None
+    if not isinstance(content.native, bytes):
+        raise SignatureError("the content of the CMS is no string of octets")
+    return content.native
 
 
 def _check_counts(data: cms.SignedData) -> None:

@@ -1,6 +1,7 @@
 """The proof that a bundle was verified: who signed, what it says, and where its members are in the file.
 
-Made only by `update.bundle.reader` (a test searches the tree for other places); drivers and servers accept nothing else.
+`VerifiedBundle` (`.swu`) is made only by `update.bundle.reader`, `VerifiedRaucBundle` (`.raucb`) only by
+`update.bundle.rauc_reader` (a test searches the tree for other places); drivers and servers accept nothing else.
 """
 
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from update.bundle.cms import Signer
 from update.bundle.description import Description
+from update.bundle.rauc_manifest import RaucManifest
 from update.digest import Digest
 from update.trust.verified import Provenance, TargetInfo
 
@@ -37,4 +39,21 @@ class VerifiedBundle:
     signers: tuple[Signer, ...]
     provenance: Provenance
     members: Mapping[str, Member]
+    target: TargetInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedRaucBundle:
+    """A RAUC bundle of which every byte was verified. `digest` is of the manifest: it identifies the release.
+
+    The payload is the first `payload_bytes` of `file`. A `plain` bundle has no readable manifest (`rauc_reader`): its `digest` is
+    of the payload.
+    """
+
+    file: Path
+    manifest: RaucManifest | None
+    digest: Digest
+    signers: tuple[Signer, ...]
+    provenance: Provenance
+    payload_bytes: int
     target: TargetInfo | None = None

@@ -4,8 +4,8 @@ Path validation is RFC 5280 section 6 as the cryptography library does it (path 
 signature algorithms), with the rules of a product CA on top:
 
 - anchors are exactly the given roots; intermediates come from the caller, who says which ones are at hand;
-- a signer's certificate: the extended key usage `purpose` must be present; keyUsage, if present, must allow
-  digitalSignature; basicConstraints, if present, must not say CA;
+- a signer's certificate: the extended key usage must name `purpose`, and must be there unless `purpose_optional`; keyUsage, if
+  present, must allow digitalSignature; basicConstraints, if present, must not say CA;
 - a CA: basicConstraints CA and keyUsage keyCertSign; an extended key usage, if present, must include the purpose;
 - time is chosen by the caller (`at`), and holds for every certificate of the path;
 - a revocation list counts if the issuer signed it. Its age does not matter: an old list still revokes, and a missing one
@@ -31,7 +31,10 @@ _MAX_ANCHOR_CERTIFICATES = 64
 
 @dataclass(frozen=True, slots=True)
 class ChainPolicy:
-    """What a certificate path must satisfy. `at` is timezone-aware; `purpose` None demands no extended key usage."""
+    """What a certificate path must satisfy. `at` is timezone-aware; `purpose` None demands no extended key usage.
+
+    With `purpose_optional` a signer without any extended key usage is fit for all of them, as OpenSSL has it for S/MIME.
+    """
 
     roots: tuple[x509.Certificate, ...]
     at: datetime
@@ -39,6 +42,7 @@ class ChainPolicy:
     intermediates: tuple[x509.Certificate, ...] = ()
     crls: tuple[x509.CertificateRevocationList, ...] = ()
     max_depth: int = MAX_CHAIN_DEPTH
+    purpose_optional: bool = False
 
     def __post_init__(self) -> None:
         if not self.roots:
@@ -99,12 +103,14 @@ def _build(policy: ChainPolicy) -> "x509.verification.ClientVerifier":
         .store(Store(list(policy.roots)))
         .time(policy.at)
         .max_chain_depth(policy.max_depth)
-        .extension_policies(ca_policy=_authority_rules(policy.purpose), ee_policy=_signer_rules(policy.purpose))
+        .extension_policies(ca_policy=_authority_rules(policy.purpose), ee_policy=_signer_rules(policy))
         .build_client_verifier()
     )
 
 
-def _signer_rules(purpose: x509.ObjectIdentifier | None) -> ExtensionPolicy:
+def _signer_rules(chain: ChainPolicy) -> ExtensionPolicy:
+    purpose = chain.purpose
+
     def key_usage(_policy: Policy, _certificate: x509.Certificate, usage: x509.KeyUsage | None) -> None:
         if usage is not None and not usage.digital_signature:
             raise ValueError("keyUsage of the signer lacks digitalSignature")
@@ -113,8 +119,8 @@ def _signer_rules(purpose: x509.ObjectIdentifier | None) -> ExtensionPolicy:
         if basic is not None and basic.ca:
             raise ValueError("the signer's certificate is a CA's")
 
-    def extended(_policy: Policy, _certificate: x509.Certificate, usage: x509.ExtendedKeyUsage) -> None:
-        if purpose not in list(usage):
+    def extended(_policy: Policy, _certificate: x509.Certificate, usage: x509.ExtendedKeyUsage | None) -> None:
+        if usage is not None and purpose not in list(usage):
             raise ValueError(f"extended key usage of the signer lacks the purpose {purpose}")
 
     rules = (
@@ -122,7 +128,11 @@ def _signer_rules(purpose: x509.ObjectIdentifier | None) -> ExtensionPolicy:
         .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, key_usage)
         .may_be_present(x509.BasicConstraints, Criticality.AGNOSTIC, constraints)
     )
-    return rules if purpose is None else rules.require_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, extended)
+    if purpose is None:
+        return rules
+    if chain.purpose_optional:
+        return rules.may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, extended)
+    return rules.require_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, extended)
 
 
 def _authority_rules(purpose: x509.ObjectIdentifier | None) -> ExtensionPolicy:
