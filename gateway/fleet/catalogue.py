@@ -2,6 +2,10 @@
 
 A version may name several targets, one per hardware; the node's hardware picks its own. Only bundles can be ordered: other
 targets (images, chunk files) are parts of them.
+
+One release may be brought by a whole bundle and by deltas. A bundle whose signed metadata has `deltaOf` stands for the
+bundle of that path, if both agree in version, hardware and counters; names and versions alone join nothing. Ordered is the
+delta then: what a node is offered of it is decided when it asks (`variants`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -77,7 +81,7 @@ def find_release(catalogue: Catalogue, release: str, repository: str = "") -> tu
 
 
 def for_hardware(candidates: Iterable[TargetInfo], hardware: Hardware | None, node: str) -> TargetInfo:
-    """The one candidate that is for this hardware; `HardwareError` if none is, `AmbiguousError` if several are."""
+    """The one candidate that is for this hardware; `HardwareError` if none is, `AmbiguousError` if several releases are."""
     offered = tuple(candidates)
     if hardware is None:
         raise HardwareError(f"node {node} has not said what hardware it is; wait for its next contact and order again")
@@ -85,9 +89,26 @@ def for_hardware(candidates: Iterable[TargetInfo], hardware: Hardware | None, no
     if not fitting:
         meant = sorted({identifier for target in offered for identifier in target.custom.hw_ids})
         raise HardwareError(f"node {node} is {hardware}; the release is for {', '.join(meant) or 'no hardware at all'}")
-    if len(fitting) > 1:
+    if len(fitting) > 1 and not set(fitting) <= set(siblings(fitting[0], fitting)):
         paths = ", ".join(f"{target.repository}/{target.path}" for target in fitting)
         raise AmbiguousError(
             f"several bundles fit node {node} ({hardware}): {paths}; order one of them by its path and repository"
         )
-    return fitting[0]
+    return min(fitting, key=lambda target: (not target.custom.delta_of, target.path))
+
+
+def siblings(wanted: TargetInfo, listed: Iterable[TargetInfo]) -> tuple[TargetInfo, ...]:
+    """Every target of `listed` that brings the release of `wanted`, itself included, by path."""
+    place, release = _place(wanted), _release(wanted)
+    same = (info for info in listed if _place(info) == place and _release(info) == release)
+    return tuple(sorted({wanted, *same}, key=lambda info: info.path))
+
+
+def _place(info: TargetInfo) -> tuple[str, str]:
+    """Where the whole bundle is."""
+    return info.repository, info.custom.delta_of or info.path
+
+
+def _release(info: TargetInfo) -> tuple[str, tuple[str, ...], int, int]:
+    custom = info.custom
+    return custom.version, custom.hw_ids, custom.release_counter, custom.security_counter

@@ -1,46 +1,46 @@
-"""Delta or full: a delta is offered only while what the node will ask for can be had; a pure decision.
+"""Delta or whole: a delta is offered only while what the node will ask for can be had.
 
 A stock client gives its update up at the first chunk that does not come, and does not fall back by itself (measured with
-swupdate 2022.12). So whoever offers it a variant asks here first. Rules:
+swupdate 2022.12). So whoever offers it a bundle asks here first. Rules:
 
-1. What the node has is the index of what it runs, as it was installed. One that is not known has nothing: everything is
+1. What brings the same release is signed (`catalogue.siblings`).
+2. What the node has is the index of what it runs, as it was installed. One that is not known has nothing: everything is
    asked for.
-2. A stock client takes a chunk from its source only by digest and size, asks for every other one wherever it occurs, zeros
+3. A stock client takes a chunk from its source only by digest and size, asks for every other one wherever it occurs, zeros
    included, and never finds the last chunk of its source (2022.12; fixed upstream in 2024).
-3. A chunk can be had if the gateway holds it, or if any upstream can be reached. An upstream that can be reached may still
-   fail: the relay holds such a request, and refuses it before the first byte if it must.
-4. Without a delta that can be completed the full variant is offered; without either there is nothing to offer now.
+4. A chunk can be had if the gateway holds it, or if any upstream could be reached lately. Such a one may still fail: the
+   relay holds the request, and refuses it before the first byte if it must.
+5. Of the deltas that can be completed the one that asks for least is offered, else the whole bundle, if it is stored; else
+   nothing now, and the node hears of its action when that has changed.
+6. What was ordered is offered as it is if metadata no longer lists it: nothing is known of it then.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from typing import Protocol
 
+from gateway.database.records import Action, ClientKind, Node, Release, Running
+from gateway.fleet.catalogue import BUNDLE_SUFFIXES, Catalogue, siblings
 from update.chunks.zchunk import HeaderIndex
+from update.trust.verified import TargetInfo
 
 Holds = Callable[[int], bool]
-"""Whether the gateway has a chunk, by its number, complete and proved."""
-
-
-class Variant(StrEnum):
-    """What a node is offered."""
-
-    DELTA = "delta"
-    FULL = "full"
-    NOTHING_NOW = "nothing-now"
+"""Whether the gateway has a chunk, by its number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What a delta would take: bytes of compressed chunks, as they travel, and whether they can be had.
+    """What a bundle would take besides itself: bytes of compressed chunks, as they travel, and whether they can be had.
 
-    `asked_bytes` is what the node asks of the gateway, `missing_bytes` what of it the gateway asks of `upstreams`.
+    `asked_bytes` is what the node asks of the gateway, `missing_bytes` what of it the gateway asks of `upstreams`. A bundle
+    that is `whole` asks for nothing; one that is not stored counts as one missing chunk that nobody has.
     """
 
     asked_bytes: int
     missing_bytes: int
     missing_chunks: int
     upstreams: tuple[str, ...]
+    whole: bool = False
 
     @property
     def complete(self) -> bool:
@@ -48,8 +48,20 @@ class Outlook:
         return not self.missing_chunks or bool(self.upstreams)
 
 
+WHOLE = Outlook(0, 0, 0, (), whole=True)
+ABSENT = Outlook(0, 0, 1, (), whole=True)
+
+
+class Prospects(Protocol):
+    """Who knows what a bundle takes."""
+
+    async def outlook(self, bundle: TargetInfo, installed: Sequence[TargetInfo]) -> Outlook:
+        """What `bundle` takes of a node that runs what `installed` bring, one as well as another; empty: unknown."""
+        ...
+
+
 def asked_by_stock(new: HeaderIndex, installed: HeaderIndex | None) -> tuple[int, ...]:
-    """Numbers of the chunks that a stock client asks for, ascending (rules 1 and 2)."""
+    """Numbers of the chunks that a stock client asks for, ascending (rules 2 and 3)."""
     found = set[tuple[bytes, int]]()
     if installed is not None and installed.has_digests and installed.chunk_hash is new.chunk_hash:
         found = {(installed.digest_of(number), installed.size_of(number)) for number in range(len(installed) - 1)}
@@ -68,12 +80,51 @@ def outlook(new: HeaderIndex, installed: HeaderIndex | None, holds: Holds, reach
     )
 
 
-def choose(delta: Outlook | None, *, full_at_hand: bool, full_reachable: bool) -> Variant:
-    """The variant to offer (rules 3 and 4): `delta` is None where the release has none.
+def together(parts: Sequence[Outlook]) -> Outlook:
+    """The images of one bundle: it can be completed if each of them can."""
+    names = {name for part in parts for name in part.upstreams} if all(part.complete for part in parts) else ()
+    return Outlook(
+        asked_bytes=sum(part.asked_bytes for part in parts),
+        missing_bytes=sum(part.missing_bytes for part in parts),
+        missing_chunks=sum(part.missing_chunks for part in parts),
+        upstreams=tuple(sorted(names)),
+    )
 
-    A full variant that is stored beats a delta that has to wait for its upstream no more than the other way round: the
-    delta is chosen whenever it can be completed, since it costs the node and the site less.
-    """
-    if delta is not None and delta.complete:
-        return Variant.DELTA
-    return Variant.FULL if full_at_hand or full_reachable else Variant.NOTHING_NOW
+
+def pick(outlooks: Mapping[TargetInfo, Outlook]) -> TargetInfo | None:
+    """The bundle to offer (rule 5)."""
+    good = [(each.whole, each.asked_bytes, info.path, info) for info, each in outlooks.items() if each.complete]
+    return min(good, key=lambda each: each[:3])[3] if good else None
+
+
+class Variants:
+    """What each node is offered of what is wanted on it."""
+
+    def __init__(self, catalogue: Catalogue, prospects: Prospects) -> None:
+        self._catalogue = catalogue
+        self._prospects = prospects
+
+    async def offered(self, node: Node, action: Action) -> Release | None:
+        """The release as this node gets it; None while nothing of it can be completed. Only stock swupdate needs a choice."""
+        wanted = action.release
+        if node.kind is not ClientKind.SWUPDATE:
+            return wanted
+        listed = self._catalogue.targets(wanted.repository)
+        target = next((info for info in listed if (info.path, info.sha256) == (wanted.path, wanted.sha256)), None)
+        if target is None:
+            return wanted
+        installed = running_bundles(node.running, target, listed)
+        outlooks = {info: await self._prospects.outlook(info, installed) for info in siblings(target, listed)}
+        chosen = pick(outlooks)
+        if chosen is None:
+            return None
+        return Release(chosen.repository, chosen.path, chosen.sha256, chosen.length, chosen.custom.version, wanted.provenance)
+
+
+def running_bundles(running: Running, wanted: TargetInfo, listed: Sequence[TargetInfo]) -> tuple[TargetInfo, ...]:
+    """The bundles that bring what a node runs, by its word: its digest, else its version for the hardware of `wanted`."""
+    bundles = [info for info in listed if info.path.endswith(BUNDLE_SUFFIXES)]
+    exact = [info for info in bundles if running.sha256 and info.sha256 == running.sha256]
+    kind = running.version, wanted.custom.hw_ids
+    alike = [info for info in bundles if running.version and (info.custom.version, info.custom.hw_ids) == kind]
+    return tuple(dict.fromkeys(info for each in exact or alike for info in siblings(each, listed)))

@@ -45,6 +45,10 @@ class Mirrors:
         """Where the relay gets missing chunks of a target: the upstreams of its repository, the best first."""
         return self._mirrors[info.repository].sources_of(info)
 
+    def reachable(self, info: TargetInfo) -> tuple[str, ...]:
+        """The names of those upstreams that could be reached lately."""
+        return self._mirrors[info.repository].reachable()
+
     def twins(self, info: TargetInfo) -> Iterator[TargetInfo]:
         """Targets of other repositories with the same content: what is stored for one need not be fetched for the other."""
         listed = (twin for name, mirror in self._mirrors.items() if name != info.repository for twin in mirror.targets())

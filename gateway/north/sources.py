@@ -206,6 +206,7 @@ class Preference:
     def __init__(self, upstreams: Sequence[Upstream], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._failed_s = [float("-inf")] * len(upstreams)
         self._upstreams = tuple(upstreams)
+        self._away: set[str] = set()
         self._lacking_s: OrderedDict[tuple[str, str], float] = OrderedDict()  # since when, by upstream and path
         self._clock = clock
 
@@ -218,6 +219,15 @@ class Preference:
     def failed(self, upstream: Upstream) -> None:
         """This one did not do what it should."""
         self._failed_s[self._upstreams.index(upstream)] = self._clock()
+        self._away.add(upstream.name)
+
+    def answered(self, upstream: Upstream) -> None:
+        """This one did; its place does not change by that."""
+        self._away.discard(upstream.name)
+
+    def reachable(self) -> tuple[str, ...]:
+        """The names of those that have not failed since they last did what they should; who was never asked counts."""
+        return tuple(each.name for each in self._upstreams if each.name not in self._away)
 
     def lacks(self, upstream: Upstream, path: str) -> bool:
         """Whether it said a moment ago that it does not have this file."""
@@ -260,6 +270,7 @@ class TargetSource:
             async with aclosing(self.upstream.read_ranges(self.info.wire_path, ranges, spare)) as pieces:
                 async for piece in pieces:
                     yield piece
+            self.preference.answered(self.upstream)
         except NotFoundError:
             self.preference.note_lack(self.upstream, self.info.wire_path)
             raise

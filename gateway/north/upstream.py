@@ -113,6 +113,10 @@ class Mirror:
         """Where the relay gets missing chunks of a target."""
         return tuple(TargetSource(upstream, info, self._preference) for upstream in self._preference.order())
 
+    def reachable(self) -> tuple[str, ...]:
+        """The upstreams that could be reached when they were last asked."""
+        return self._preference.reachable()
+
     def state(self) -> RepositoryState:
         """How the mirror stands."""
         view, refreshed = self._view, self._view.refreshed
@@ -157,9 +161,12 @@ class Mirror:
         for upstream in self._preference.order():
             self._current.upstream = upstream
             try:
-                return await self._repository.refresh()
+                refreshed = await self._repository.refresh()
             except (WireError, TrustError) as error:
                 trouble = self._failed(upstream, error)
+                continue
+            self._preference.answered(upstream)
+            return refreshed
         raise trouble
 
     async def _return_to_last(self) -> None:

@@ -16,7 +16,7 @@ first), SHA-256 of all that.
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -206,6 +206,20 @@ class SparseFile:
 def bitmap_of(path: Path) -> Path:
     """The bitmap beside a sparse file."""
     return path.with_name(path.name + ".map")
+
+
+def claimed(path: Path, index: VerifiedChunkIndex) -> Callable[[int], bool]:
+    """Whether the bitmap beside `path` names a chunk: what was durable a moment ago, read without opening the file.
+
+    Like every claim of an earlier process it is no proof; what has no bytes is always there.
+    """
+    held = _read_bitmap(bitmap_of(path), index)
+    empty = [chunk.index for chunk in index.header if not chunk.length]
+    if held is None:
+        return frozenset(empty).__contains__
+    for number in empty:
+        _set(held, number, value=True)
+    return lambda number: _bit(held, number)
 
 
 def remove(disk: Disk, path: Path) -> None:

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import pytest
 
-from gateway.fleet.catalogue import find_release, for_hardware
+from gateway.fleet.catalogue import find_release, for_hardware, siblings
 from tests.builders.fleet import Shelf, bundle
 from update.errors import AmbiguousError, HardwareError, UnknownTargetError
 from update.identity import Hardware
+from update.trust.verified import TargetInfo
 
 
 def test_a_version_means_all_bundles_of_that_version(shelf: Shelf) -> None:
@@ -61,3 +64,33 @@ def test_two_bundles_for_one_hardware_must_be_told_apart(shelf: Shelf) -> None:
     shelf.content["vendor"] = [bundle("1.2", "board:1", repository="vendor")]
     with pytest.raises(AmbiguousError, match=r"plant/os/board1-1\.2\.swu, vendor/os/board1-1\.2\.swu"):
         for_hardware(find_release(shelf, "1.2"), Hardware.parse("board:1"), "n1")
+
+
+def delta_of(path: str, **changes: object) -> TargetInfo:
+    made = bundle("1.2", "board:1", path="os/delta.swu")
+    return replace(made, custom=replace(made.custom, delta_of=path, **changes))  # type: ignore[arg-type]  # keys of the class
+
+
+def test_a_delta_is_ordered_where_it_stands_for_the_whole() -> None:
+    whole, delta = bundle("1.2", "board:1"), delta_of("os/board1-1.2.swu")
+    assert for_hardware([whole, delta], Hardware.parse("board:1"), "n1") == delta
+    assert siblings(whole, [whole, delta]) == siblings(delta, [whole, delta]) == (whole, delta)
+    assert siblings(delta, [delta]) == (delta,)
+
+
+@pytest.mark.parametrize(
+    "unlike",
+    [
+        delta_of("os/other.swu"),
+        delta_of(""),
+        delta_of("os/board1-1.2.swu", release_counter=1),
+        delta_of("os/board1-1.2.swu", security_counter=1),
+        delta_of("os/board1-1.2.swu", hw_ids=("board:1", "board:2")),
+        replace(delta_of("os/board1-1.2.swu"), repository="other"),
+    ],
+)
+def test_what_differs_in_more_than_its_form_is_another_release(unlike: TargetInfo) -> None:
+    whole = bundle("1.2", "board:1")
+    with pytest.raises(AmbiguousError):
+        for_hardware([whole, unlike], Hardware.parse("board:1"), "n1")
+    assert siblings(whole, [whole, unlike]) == (whole,)

@@ -1,17 +1,34 @@
 """A delta is offered only while what the node asks for can be had; what it asks for is what the real client asks for."""
 
 import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.fleet.variants import Outlook, Variant, asked_by_stock, choose, outlook
+from gateway.database.records import Action, ActionState, ClientKind, Commit, Node, Release, Running
+from gateway.fleet.variants import (
+    ABSENT,
+    WHOLE,
+    Outlook,
+    Variants,
+    asked_by_stock,
+    outlook,
+    pick,
+    running_bundles,
+    together,
+)
+from tests.builders.fleet import Clock, Shelf, bundle
 from update.chunks.plan import Source, plan_delta
 from update.chunks.zchunk import HeaderIndex, parse_header
+from update.digest import digest_of
 from update.durable import Disk
+from update.identity import Hardware
 from update.publish.images import write_zchunk, zck_header
+from update.trust.verified import TargetInfo
 
 
 def index_of(folder: Path, name: str, content: bytes) -> HeaderIndex:
@@ -80,16 +97,6 @@ def test_what_is_held_and_not_asked_for_helps_nobody(versions: tuple[HeaderIndex
     assert not outlook(new, old, lambda number: number not in asked, []).complete
 
 
-def test_the_variant_follows() -> None:
-    whole, broken, waiting = Outlook(9, 0, 0, ()), Outlook(9, 9, 1, ()), Outlook(9, 9, 1, ("wan",))
-    for good in (whole, waiting):
-        assert choose(good, full_at_hand=True, full_reachable=True) is Variant.DELTA
-    for bad in (broken, None):
-        assert choose(bad, full_at_hand=True, full_reachable=False) is Variant.FULL
-        assert choose(bad, full_at_hand=False, full_reachable=True) is Variant.FULL
-        assert choose(bad, full_at_hand=False, full_reachable=False) is Variant.NOTHING_NOW
-
-
 @settings(max_examples=50)
 @given(held=st.sets(st.integers(0, 60)), more=st.sets(st.integers(0, 60)))
 def test_holding_more_never_makes_it_worse(versions: tuple[HeaderIndex, HeaderIndex], held: set[int], more: set[int]) -> None:
@@ -98,3 +105,105 @@ def test_holding_more_never_makes_it_worse(versions: tuple[HeaderIndex, HeaderIn
     assert greater.missing_bytes <= less.missing_bytes <= less.asked_bytes == greater.asked_bytes
     assert greater.complete >= less.complete
     assert (less.missing_chunks == 0) == (less.missing_bytes == 0)
+
+
+BOARD = "board:1"
+FULL = bundle("2", BOARD, path="os/full-2.swu")
+OLD = bundle("1", BOARD, path="os/full-1.swu")
+
+
+def delta_to(whole: TargetInfo, path: str) -> TargetInfo:
+    made = bundle(whole.custom.version, *whole.custom.hw_ids, path=path)
+    return replace(made, custom=replace(made.custom, delta_of=whole.path))
+
+
+DELTA, OTHER = delta_to(FULL, "os/delta-2.swu"), delta_to(FULL, "os/another-2.swu")
+GOOD, WAITING, BROKEN = Outlook(9, 0, 0, ()), Outlook(7, 7, 1, ("wan",)), Outlook(5, 5, 1, ())
+
+
+@pytest.mark.parametrize(
+    ("outlooks", "chosen"),
+    [
+        ({FULL: WHOLE, DELTA: GOOD}, DELTA),
+        ({FULL: WHOLE, DELTA: WAITING}, DELTA),
+        ({FULL: WHOLE, DELTA: BROKEN}, FULL),
+        ({FULL: WHOLE, DELTA: GOOD, OTHER: WAITING}, OTHER),
+        ({FULL: WHOLE, DELTA: GOOD, OTHER: BROKEN}, DELTA),
+        ({FULL: ABSENT, DELTA: GOOD}, DELTA),
+        ({FULL: ABSENT, DELTA: BROKEN}, None),
+        ({DELTA: BROKEN}, None),
+        ({DELTA: ABSENT}, None),
+        ({FULL: WHOLE}, FULL),
+    ],
+)
+def test_the_cheapest_delta_that_can_be_completed_is_offered_else_the_whole(
+    outlooks: dict[TargetInfo, Outlook], chosen: TargetInfo | None
+) -> None:
+    assert pick(outlooks) == chosen
+
+
+def test_a_bundle_is_complete_if_each_of_its_images_is() -> None:
+    assert together([GOOD, WAITING]) == Outlook(16, 7, 1, ("wan",))
+    assert not together([GOOD, WAITING, BROKEN]).complete
+    assert together([GOOD, GOOD]).complete
+
+
+def test_what_a_node_runs_is_known_by_its_digest_else_by_its_version() -> None:
+    old_delta, foreign = delta_to(OLD, "os/delta-1.swu"), bundle("1", "other:1", path="os/foreign.swu")
+    body = bundle("1", BOARD, path="os/image.zck")
+    listed = [FULL, DELTA, OLD, old_delta, foreign, body]
+    both = (old_delta, OLD)
+    assert running_bundles(Running("1"), FULL, listed) == both
+    assert running_bundles(Running("7", OLD.sha256), FULL, listed) == both
+    assert running_bundles(Running("1", digest_of(b"of another place")), FULL, listed) == both
+    assert running_bundles(Running("7"), FULL, listed) == ()
+    assert running_bundles(Running(), FULL, [*listed, bundle("", BOARD)]) == ()
+
+
+@dataclass
+class Told:
+    """Prospects as the test says; `asked` are (bundle, what is installed)."""
+
+    outlooks: dict[TargetInfo, Outlook]
+    asked: list[tuple[TargetInfo, tuple[TargetInfo, ...]]] = field(default_factory=list)
+
+    async def outlook(self, bundle: TargetInfo, installed: Sequence[TargetInfo]) -> Outlook:
+        self.asked.append((bundle, tuple(installed)))
+        return self.outlooks[bundle]
+
+
+def node(kind: ClientKind, running: Running) -> Node:
+    now = Clock()()
+    return Node("n1", kind, "site", digest_of(b""), Hardware.parse(BOARD), {}, False, running, 1, now, now)
+
+
+def action(target: TargetInfo) -> Action:
+    release = Release(target.repository, target.path, target.sha256, target.length, target.custom.version)
+    return Action(1, "n1", release, 1, Commit.COMMIT, ActionState.OPEN, "site", "", "", Clock()(), None, None, None)
+
+
+@pytest.mark.parametrize("ordered", [FULL, DELTA])
+async def test_a_stock_node_is_offered_what_it_can_complete(ordered: TargetInfo) -> None:
+    told = Told({FULL: WHOLE, DELTA: BROKEN})
+    variants = Variants(Shelf({"plant": [OLD, FULL, DELTA]}), told)
+    stock = node(ClientKind.SWUPDATE, Running("1"))
+    offered = await variants.offered(stock, action(ordered))
+    assert offered == action(FULL).release
+    assert told.asked == [(DELTA, (OLD,)), (FULL, (OLD,))]
+    told.outlooks[DELTA] = GOOD
+    assert await variants.offered(stock, action(ordered)) == action(DELTA).release
+    told.outlooks = {FULL: ABSENT, DELTA: BROKEN}
+    assert await variants.offered(stock, action(ordered)) is None
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ClientKind if kind is not ClientKind.SWUPDATE])
+async def test_who_chooses_for_itself_is_offered_what_was_ordered(kind: ClientKind) -> None:
+    told = Told({})
+    variants = Variants(Shelf({"plant": [FULL, DELTA]}), told)
+    assert await variants.offered(node(kind, Running("1")), action(DELTA)) == action(DELTA).release
+    assert told.asked == []
+
+
+async def test_what_is_no_longer_listed_is_offered_as_it_was_ordered() -> None:
+    variants = Variants(Shelf({"plant": [FULL]}), Told({}))
+    assert await variants.offered(node(ClientKind.SWUPDATE, Running()), action(DELTA)) == action(DELTA).release

@@ -62,6 +62,19 @@ def test_who_failed_is_asked_last_for_a_while() -> None:
     assert preference.order() == (a, b, c), "when all fail, their configured order is as good as any"
 
 
+def test_who_failed_counts_as_away_until_it_does_what_it_should() -> None:
+    now = [1000.0]
+    a, b = (FolderUpstream(Path(name)) for name in "ab")
+    preference = Preference([a, b], clock=lambda: now[0])
+    assert preference.reachable() == ("a", "b")
+    preference.failed(a)
+    now[0] += 10 * PENALTY_S
+    assert preference.reachable() == ("b",)
+    preference.failed(b)
+    preference.answered(a)
+    assert preference.reachable() == ("a",)
+
+
 def test_a_source_of_a_target_reports_its_upstream(folder: FolderUpstream) -> None:
     other = FolderUpstream(Path("other"))
     info = TargetInfo("plant", "x.zck", len(CONTENT), digest_of(CONTENT), TargetCustom(), "targets", prefixed=False)
@@ -183,10 +196,12 @@ async def test_an_upstream_that_fails_is_asked_last_and_first_again_later(upstre
     assert upstreams.asked() == [0, 1]
     assert await upstreams.read() == CONTENT[100:50_100]
     assert upstreams.asked() == [1]
+    assert upstreams.preference.reachable() == tuple(server.url for server in upstreams.servers[1:])
     upstreams.servers[0].faults = Faults()
     upstreams.now_s += PENALTY_S
     assert await upstreams.read() == CONTENT[100:50_100]
     assert upstreams.asked() == [0]
+    assert upstreams.preference.reachable() == tuple(server.url for server in upstreams.servers)
 
 
 @pytest.mark.parametrize("status", [HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN, HTTPStatus.GONE])

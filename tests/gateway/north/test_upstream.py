@@ -107,6 +107,7 @@ async def test_a_mirror_is_a_repository_for_the_next_one(tmp_path: Path, builder
 async def test_when_the_first_upstream_fails_the_second_is_asked(tmp_path: Path, builder: RepositoryBuilder) -> None:
     site = Site(tmp_path, builder.root_bytes, tmp_path / "gone", write(builder, tmp_path / "upstream"))
     assert (await site.mirror.refresh()).targets == 3
+    assert site.mirror.reachable() == (str(tmp_path / "upstream"),)
 
 
 async def test_without_any_upstream_the_last_verified_state_is_shown_also_after_a_restart(
@@ -119,6 +120,11 @@ async def test_without_any_upstream_the_last_verified_state_is_shown_also_after_
     state = await site.mirror.refresh()
     assert state.targets == 3
     assert state.code
+    assert site.mirror.reachable() == ()
+    (tmp_path / "away").rename(upstream)
+    await site.mirror.refresh()
+    assert site.mirror.reachable() == (str(upstream),)
+    upstream.rename(tmp_path / "away")
     again = Site(tmp_path, builder.root_bytes, upstream)
     await again.mirror.restore()
     assert len(again.mirror.targets()) == 3
