@@ -12,6 +12,8 @@
 - A feedback that is well-formed and about the node's own action is answered 200, also when it came before or too late: a node
   that is told otherwise would send it for ever, or stop its update.
 - `?c=` changes whenever the document behind a deploymentBase link does.
+- In which form a release is offered is chosen at every contact (`gateway.fleet.variants`); while nothing can be completed
+  there is no link, except for who was told before.
 - What is offered is a hint: the chunk's `fieldrelay.*` metadata names a target that the agent resolves in metadata that it
   verified itself.
 """
@@ -19,17 +21,17 @@
 import re
 import uuid
 import zlib
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel
 
-from gateway.database.records import Action, ActionState, ClientKind
+from gateway.database.records import Action, ActionState, ClientKind, Node, Release
 from gateway.fleet.judgement import Told
 from gateway.fleet.progress import Progress
 from gateway.south.identity import IDENTITY, Identity
 from update.digest import digest_of
-from update.errors import ForbiddenError, ProtocolError, TooLargeError
+from update.errors import ForbiddenError, NotFoundError, ProtocolError, TooLargeError
 from update.trust.verified import TargetCustom, TargetInfo
 from update.wire import ddi
 from update.wire.assignment import Assignment, Commit
@@ -41,11 +43,28 @@ _KINDS = (("libcurl-agent/", ClientKind.SWUPDATE), ("rauc-hawkbit-c-agent/", Cli
 _Message = TypeVar("_Message", bound=BaseModel)
 
 
-class Ddi:
-    """The controller resources. `polling_s` is how often nodes shall ask."""
+class Offering(Protocol):
+    """Who chooses in which form a node gets a release."""
 
-    def __init__(self, progress: Progress, *, polling_s: int) -> None:
+    async def offered(self, node: Node, action: Action) -> Release | None:
+        """The bundle to offer; None: nothing now."""
+        ...
+
+
+class AsOrdered:
+    """Every node is offered what was ordered."""
+
+    async def offered(self, node: Node, action: Action) -> Release | None:  # noqa: ARG002 - the same for all
+        """The action's own release."""
+        return action.release
+
+
+class Ddi:
+    """The controller resources. `polling_s` is how often nodes shall ask; `offering` chooses what they are offered."""
+
+    def __init__(self, progress: Progress, *, polling_s: int, offering: Offering | None = None) -> None:
         self._progress = progress
+        self._offering = offering or AsOrdered()
         self._polling = ddi.Config(polling=ddi.Polling(sleep=ddi.format_polling(polling_s)))
 
     def routes(self) -> list[web.RouteDef]:
@@ -63,7 +82,7 @@ class Ddi:
         node = _own(request)
         contact = await self._progress.contact(node.node, node.fingerprint, _kind(request))
         base = f"{_origin(request)}{_BASE.format(node=node.node)}"
-        links = {} if contact.action is None else _action_link(base, contact.action)
+        links = {} if contact.action is None else await self._action_link(base, contact.node, contact.action)
         if contact.node.attributes_wanted:
             links["config_data"] = ddi.Link(href=f"{base}/configData")
         return _answer(ddi.Root(config=self._polling, links=ddi.RootLinks(**links)))
@@ -75,8 +94,29 @@ class Ddi:
         return web.Response()
 
     async def _deployment(self, request: web.Request) -> web.Response:
-        node, action = _own(request), _action(request)
-        return _answer(_document(await self._progress.offer(node.node, action), _origin(request)))
+        own, number = _own(request), _action(request)
+        contact = await self._progress.contact(own.node, own.fingerprint, _kind(request))
+        waiting = contact.action if contact.action is not None and contact.action.id == number else None
+        release = None if waiting is None else await self._offered(contact.node, waiting)
+        if waiting is not None and release is None:
+            raise NotFoundError(f"no bundle of action {number} can be completed now; the link is back when one can")
+        action = await self._progress.offer(own.node, number)
+        return _answer(_document(action, release or action.release, _origin(request)))
+
+    async def _offered(self, node: Node, action: Action) -> Release | None:
+        """In which form a node gets the release. Who was told of it keeps it: a client reports by what it was offered."""
+        chosen = await self._offering.offered(node, action)
+        return chosen or (None if action.offered is None else action.release)
+
+    async def _action_link(self, base: str, node: Node, action: Action) -> dict[str, ddi.Link]:
+        """Of an action that nothing can be offered of now there is no link: a stock client would give it up."""
+        if action.state is ActionState.CANCELLING:
+            return {"cancel_action": ddi.Link(href=f"{base}/cancelAction/{action.id}")}
+        release = await self._offered(node, action)
+        if release is None:
+            return {}
+        changes = zlib.crc32(f"{action.id} {action.fence} {action.commit} {release.sha256}".encode()) & ddi.MAX_ACTION_ID
+        return {"deployment_base": ddi.Link(href=f"{base}/deploymentBase/{action.id}?c={changes}")}
 
     async def _cancellation(self, request: web.Request) -> web.Response:
         node, action = _own(request), _action(request)
@@ -118,16 +158,8 @@ def _origin(request: web.Request) -> str:
     return f"{request.scheme}://{request.host}"
 
 
-def _action_link(base: str, action: Action) -> dict[str, ddi.Link]:
-    if action.state is ActionState.CANCELLING:
-        return {"cancel_action": ddi.Link(href=f"{base}/cancelAction/{action.id}")}
-    changes = zlib.crc32(f"{action.id} {action.fence} {action.commit}".encode()) & ddi.MAX_ACTION_ID
-    return {"deployment_base": ddi.Link(href=f"{base}/deploymentBase/{action.id}?c={changes}")}
-
-
-def _document(action: Action, origin: str) -> ddi.DeploymentBase:
+def _document(action: Action, release: Release, origin: str) -> ddi.DeploymentBase:
     """One chunk with one artifact: the bundle."""
-    release = action.release
     target = TargetInfo(release.repository, release.path, release.length, release.sha256, TargetCustom(), "")
     assignment = Assignment(release.repository, release.path, release.sha256, action.id, action.fence, Commit(action.commit))
     artifact = ddi.Artifact(

@@ -2,7 +2,7 @@ import io
 import json
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from aiohttp import ClientResponse, web
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.database.engine import Database
 from gateway.database.queries import actions, nodes, reports
-from gateway.database.records import Action, ActionOutcome, ActionState, ClientKind
+from gateway.database.records import Action, ActionOutcome, ActionState, ClientKind, Node, Release
 from gateway.edge import MAX_BODY_BYTES
 from gateway.fleet.nodes import Assigner, Order
 from gateway.fleet.progress import Progress
@@ -37,12 +37,23 @@ def by_header(request: web.Request) -> Identity | None:
 
 
 @dataclass(slots=True)
+class Form:
+    """In which form releases are offered: as they were ordered, or as the test says."""
+
+    chosen: Callable[[Node, Action], Release | None] = lambda _node, action: action.release
+
+    async def offered(self, node: Node, action: Action) -> Release | None:
+        return self.chosen(node, action)
+
+
+@dataclass(slots=True)
 class Site:
     """The south side over plain HTTP, and who is asking."""
 
     client: TestClient[web.Request, web.Application]
     database: Database
     assigner: Assigner
+    form: "Form"
 
     async def order(self, release: str = "1.2", node: str = "n1") -> Action:
         (made,) = await self.assigner.assign(Order(release=release, nodes=(node,), requested_by="uid 0"))
@@ -77,9 +88,10 @@ async def _json(response: ClientResponse) -> dict[str, object]:
 @pytest.fixture
 async def site(database: Database, shelf: Shelf, clock: Clock) -> AsyncIterator[Site]:
     await register(database, clock, "n1", "n2")
-    application = south_application([Ddi(Progress(database, clock), polling_s=90)], open_to_all=[], identify=by_header)
-    async with TestClient(TestServer(application)) as client:
-        yield Site(client, database, Assigner(database, shelf, clock))
+    form = Form()
+    part = Ddi(Progress(database, clock), polling_s=90, offering=form)
+    async with TestClient(TestServer(south_application([part], open_to_all=[], identify=by_header))) as client:
+        yield Site(client, database, Assigner(database, shelf, clock), form)
 
 
 def feedback(execution: Execution, finished: Finished = Finished.NONE, *, own: bool = True, **words: str) -> Feedback:
@@ -165,6 +177,41 @@ async def test_the_link_changes_with_the_action_and_only_with_it(site: Site) -> 
     assert await link() == first
     await site.order("1.2")
     assert str(await link()).rpartition("?c=")[2] != str(first).rpartition("?c=")[2]
+
+
+async def link_of(site: Site) -> str | None:
+    _, root = await site.ask("GET", f"{BASE}/n1")
+    links = root["_links"]
+    assert isinstance(links, dict)
+    return str(links["deploymentBase"]["href"]) if "deploymentBase" in links else None
+
+
+async def test_a_release_is_offered_in_the_form_that_is_chosen_and_the_link_changes_with_it(site: Site) -> None:
+    action = await site.order()
+    before = await link_of(site)
+    other = replace(action.release, path="os/delta.swu", sha256=digest_of(b"delta"), length=7)
+    site.form.chosen = lambda node, asked: other if (node.id, asked.id) == ("n1", action.id) else None
+    assert await link_of(site) != before
+    poll = await site.agent().poll()
+    assert isinstance(poll.task, Deployment)
+    assert poll.task.assignment is not None
+    assert (poll.task.assignment.target, poll.task.assignment.sha256) == (other.path, other.sha256)
+    (artifact,) = poll.task.document.deployment.chunks[0].artifacts
+    assert (artifact.filename, artifact.size, artifact.hashes.sha256) == ("delta.swu", 7, other.sha256)
+
+
+async def test_while_nothing_can_be_completed_there_is_no_link_but_for_who_was_told(site: Site) -> None:
+    action = await site.order()
+    path = f"{BASE}/n1/deploymentBase/{action.id}"
+    site.form.chosen = lambda _node, _action: None
+    assert await link_of(site) is None
+    assert (await site.ask("GET", path))[0] == 404
+    assert (await site.find(action)).offered is None
+    site.form.chosen = Form().chosen
+    assert (await site.ask("GET", path))[0] == 200
+    site.form.chosen = lambda _node, _action: None
+    assert await link_of(site) is not None
+    assert (await site.ask("GET", path))[0] == 200
 
 
 async def test_a_feedback_sent_twice_counts_once_and_is_answered_alike(site: Site) -> None:
