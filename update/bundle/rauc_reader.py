@@ -5,7 +5,8 @@ its way is noticed when half of a slot is overwritten. So here the whole tree is
 
 Where RAUC and the rules for `.swu` differ, RAUC's hold, so that nothing is offered that a device would refuse:
 
-- every signer info must be good, since OpenSSL's CMS_verify demands it; the threshold of distinct keys comes on top;
+- every signer info must be good, since OpenSSL's CMS_verify demands it; the threshold of distinct keys comes on top (whether a
+  node's RAUC takes several signers at all is for `rauc_rules`);
 - the purpose is OpenSSL's `smimesign` by default: a signer's extended key usage, if there is any, must name e-mail
   protection; or `codesign`, for devices with `check-purpose=codesign`;
 - intermediates that are embedded in the signature are used; the roots are the pinned ones only.

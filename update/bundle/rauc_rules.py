@@ -3,7 +3,8 @@
 In this order, each with its own refusal (RAUC manual, "Compatibility Check", "Variants", "system.conf"):
 
 1. `compatible` of the manifest and of the node are the same text: `HardwareError`
-2. the node's `bundle-formats` admit the format: `UnsupportedError`
+2. the node's `bundle-formats` admit the format, and its RAUC takes several signers if there are several (1.8 verifies all of
+   them and then takes one only, later releases take more): `UnsupportedError`
 3. with a `min-bundle-version`, the bundle states a semantic version that is not below it: `RollbackError`; this is RAUC's only
    protection against going back
 4. for every slot class the bundle has an image of the node's variant, or a general one; the variant's is preferred:
@@ -43,6 +44,7 @@ class RaucNode:
     variant: str = ""
     min_bundle_version: str = ""
     formats: frozenset[RaucFormat] = frozenset(RaucFormat)
+    several_signers: bool = False
 
     @property
     def hardware(self) -> Hardware:
@@ -50,12 +52,14 @@ class RaucNode:
         return Hardware(self.compatible, self.variant or NO_VARIANT)
 
 
-def judge_rauc(manifest: RaucManifest, node: RaucNode) -> tuple[RaucImage, ...]:
-    """The images that `node` would install, or the first refusal in the order of the module's docstring."""
+def judge_rauc(manifest: RaucManifest, node: RaucNode, *, signers: int = 1) -> tuple[RaucImage, ...]:
+    """The images that `node` would install of a bundle with so many `signers`, or the module's first refusal."""
     if manifest.compatible != node.compatible:
         raise HardwareError(f"the bundle is for {manifest.compatible!r}, this node is {node.compatible!r}")
     if manifest.format not in node.formats:
         raise UnsupportedError(f"the bundle is {manifest.format}, the node accepts {', '.join(sorted(node.formats)) or 'none'}")
+    if signers > 1 and not node.several_signers:
+        raise UnsupportedError(f"the bundle has {signers} signers, the node's RAUC takes one; resign it, or update RAUC first")
     if node.min_bundle_version:
         _judge_version(manifest.version, node.min_bundle_version)
     artifacts = tuple(image for image in manifest.images if image.artifact)

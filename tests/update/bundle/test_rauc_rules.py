@@ -47,6 +47,12 @@ def test_a_format_that_the_node_does_not_take_is_refused() -> None:
         judge_rauc(images("rootfs"), replace(NODE, formats=frozenset({RaucFormat.CRYPT})))
 
 
+def test_several_signers_are_for_nodes_that_take_them() -> None:
+    with pytest.raises(UnsupportedError, match="2 signers"):
+        judge_rauc(images("rootfs"), NODE, signers=2)
+    assert judge_rauc(images("rootfs"), replace(NODE, several_signers=True), signers=2)
+
+
 @pytest.mark.parametrize(
     ("least", "accepted"), [("1.1", True), ("1.2.0", True), ("1.2.0-rc.1", True), ("1.2.1", False), ("2", False)]
 )
