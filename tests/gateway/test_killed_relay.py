@@ -6,11 +6,8 @@
 import asyncio
 import os
 import random
-import socket
-import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +15,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.setup import Wishes, set_up
 from gateway.simulators.upstream import Faults, UpstreamServer
 from gateway.south.relay import CONCURRENT_REQUESTS, WRITE_BYTES
+from tests.builders.appliance import Appliance
 from tests.builders.relayed import custom_of, info_of, until
 from tests.builders.repository import RepositoryBuilder
 from update.chunks.ranges import MultipartParser, Range, format_range, parse_boundary
@@ -38,49 +35,6 @@ def seed_of_run() -> int:
     seed = int(os.environ.get("FIELDRELAY_SEED", random.randrange(1 << 32)))
     print(f"FIELDRELAY_SEED={seed}")
     return seed
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Appliance:
-    """`fieldrelay gateway serve` as a process of its own, with its plain listener open."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.port = free_port()
-
-    async def set_up(self, upstream: str) -> None:
-        file = self._folder / "gateway.toml"
-        await set_up(Wishes(file, "gw", self._folder / "state", self._folder / "s", free_port()), Disk(), datetime.now(UTC))
-        text = file.read_text().replace("[south]\n", '[south]\naddresses = ["127.0.0.1"]\n')
-        file.write_text(
-            f'{text}\n[south.content]\nenabled = true\naddresses = ["127.0.0.1"]\nport = {self.port}\n'
-            f'[[repository]]\nname = "plant"\nroot = "root.json"\nupstreams = ["{upstream}"]\n'
-        )
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[asyncio.subprocess.Process]:
-        """From ready until SIGKILL."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, (self._folder / "log").open("ab") as log:
-            manager.bind(f"{self._folder}/notify")
-            manager.settimeout(60)
-            program = str(Path(sys.executable).with_name("fieldrelay"))
-            command = [program, "gateway", "--config", str(self._folder / "gateway.toml"), "serve"]
-            environment = os.environ | {"NOTIFY_SOCKET": f"{self._folder}/notify"}
-            process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=log, stderr=log)
-            try:
-                while not (await asyncio.to_thread(manager.recv, 1000)).startswith(b"READY=1"):
-                    pass
-                yield process
-            finally:
-                (self._folder / "notify").unlink()
-                if process.returncode is None:
-                    process.kill()
-                await process.wait()
 
 
 class Client:
