@@ -5,7 +5,7 @@ Rules:
 1. Chunks that both images have are copied and zeros are written, by the indexes alone (`plan`), wherever an insertion has
    moved them. Only the rest is compressed.
 2. A window ends when its literal bytes fill a quarter of the node's memory. Its dictionary takes another quarter at most:
-   each is held twice at the worst moment (`Head.needed_bytes`). Making it takes three to four times the node's memory.
+   each is held twice at the worst moment (`Head.needed_bytes`). Making it takes about six times the node's memory.
 3. The dictionary of a window is what of the old image looks most like its literal bytes (`similar`).
 4. Every byte of the new image goes through the digest of its window, so an index that does not describe its image gives
    a patch that its reader refuses, never a wrong image.
@@ -172,15 +172,19 @@ def _read(read: Read, offset: int, size: int) -> bytes:
 
 
 def _compress(data: bytes, dictionary: bytes, level: int) -> bytes:
-    """One frame. Window and search tables reach back over the whole dictionary: a level's own tables forget its beginning."""
-    reach = max((len(data) + len(dictionary)).bit_length(), _MIN_WINDOW_LOG)
+    """One frame. Window and search tables reach back over the whole dictionary: a level's own tables forget its beginning.
+
+    At this level libzstd searches rows of the hash table and has no chains (its row match finder): a place that finds no
+    room in the hash table is not found again.
+    """
+    reach = max((len(data) + len(dictionary) - 1).bit_length(), _MIN_WINDOW_LOG)
     parameters = zstandard.ZstdCompressionParameters.from_level(
         level,
         source_size=len(data),
         dict_size=len(dictionary),
         window_log=reach,
         chain_log=reach,
-        hash_log=reach - 2,
+        hash_log=reach,
         enable_ldm=False,
         write_content_size=1,
         write_checksum=0,

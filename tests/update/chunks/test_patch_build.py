@@ -89,3 +89,9 @@ def test_a_patch_is_made_durably_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(CorruptError):
         create_patch(old, Image(new.index, lambda _offset, _size: b""), tmp_path / "other", Disk())
     assert [file.name for file in tmp_path.iterdir()] == ["patch"]
+
+
+def test_what_is_at_the_beginning_of_a_large_dictionary_is_found() -> None:
+    old = random.Random(4).randbytes(900_000)
+    new = b"".join(old[at : at + 30_000] + b"edited" for at in range(0, len(old), 30_000))
+    assert len(patch_of(indexed(old), indexed(new), memory=4 << 20)) < 10_000
