@@ -79,6 +79,8 @@ _Prefix = Annotated[str, AfterValidator(_checked_prefix)]
 _Host = Annotated[str, Field(pattern=r"^[a-z0-9.-]{0,253}$")]
 _Age = Annotated[int, Field(strict=True, ge=0, le=10 * 366 * 86400)]
 _Limit = Annotated[int, Field(strict=True, ge=1)]
+_PatchMemory = Annotated[int, Field(strict=True, ge=1 << 20, le=256 << 20)]
+_MakerMemory = Annotated[int, Field(strict=True, ge=256 << 20)]
 _Id = Annotated[int, Field(strict=True, ge=0, le=2**32 - 2)]
 
 
@@ -122,6 +124,20 @@ class ContentSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
+class PairPatchesSection:
+    """Patches from what a node runs to what it wants, made here; off by default: they cost the gateway, not the nodes.
+
+    `memory_bytes` is what a node needs to apply one; making takes about six times as much.
+    """
+
+    enabled: _Switch = False
+    memory_bytes: _PatchMemory = 64 << 20
+    max_image_bytes: _Limit = 2 << 30
+    maker_memory_bytes: _MakerMemory = 1 << 30
+    maker_time_s: _Seconds = 900
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
 class SouthSection:
     """Towards the nodes. `hosts` go into the TLS certificate; `interfaces` empty: nothing is announced by mDNS.
 
@@ -136,6 +152,7 @@ class SouthSection:
     bytes_per_s: BytesPerSecond = 0
     node_bytes_per_s: BytesPerSecond = 0
     content: ContentSection = ContentSection()
+    pair_patches: PairPatchesSection = PairPatchesSection()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)

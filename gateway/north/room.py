@@ -2,9 +2,9 @@
 
 What is short of room takes the place of what was used longest ago. Some content never goes: what is pinned, what an open
 action wants, what a repository lists and is mirrored as a whole (the next refresh would fetch it again), and what is being
-fetched or relayed at this moment. Everything else is a cache: releases that are no longer listed, and images that the relay
-can fetch again by chunks. It stays as long as there is room. Where not even that suffices, what needs room is refused by
-name before it is fetched, and nothing was removed.
+fetched, relayed or made at this moment. Everything else is a cache: releases that are no longer listed, images that the
+relay can fetch again by chunks, and pair patches. It stays as long as there is room. Where not even that suffices, what
+needs room is refused by name before it is fetched, and nothing was removed.
 
 Until a repository was shown for the first time since the start, nothing of it goes: what it lists is not known.
 """
@@ -30,6 +30,7 @@ GRANT_BYTES = 16 << 20
 """The relay's growth is measured about this often, and more often where room is short: by so much the quota may be missed."""
 _CAUTION = 4
 _BLOCK_BYTES = 512  # st_blocks, stat(2)
+_PATCH_NAME = re.compile(r"[0-9a-f.]{130}[a-z]+-[0-9]+\.([0-9a-f]{64})", re.ASCII)
 _SPARSE_NAME = re.compile(r"([0-9a-f]{64})\.zck", re.ASCII)
 
 Wanted = Callable[[], Awaitable[Collection[Digest]]]
@@ -118,6 +119,17 @@ class Room:
                 self._granted_bytes = needed_bytes + min(GRANT_BYTES, max(0, left) // _CAUTION)
             self._granted_bytes -= needed_bytes
 
+    async def spare(self, needed_bytes: int) -> bool:
+        """Take room for bytes that nobody has asked for: only where nothing has to go for them."""
+        async with self._deciding:
+            if needed_bytes > self._granted_bytes:
+                left = await asyncio.to_thread(self._left_bytes) - needed_bytes
+                if left < 0:
+                    return False
+                self._granted_bytes = needed_bytes + min(GRANT_BYTES, left // _CAUTION)
+            self._granted_bytes -= needed_bytes
+        return True
+
     async def _make(self, info: TargetInfo, needed_bytes: int) -> None:
         if needed_bytes <= await asyncio.to_thread(self._left_bytes):
             return
@@ -173,7 +185,8 @@ class Room:
         return min(left, self.quota_bytes - self.used_bytes()) if self.quota_bytes else left
 
     def _held(self) -> Iterator[Held]:
-        """Complete content, and partly filled files by what they really take."""
+        """Complete content, partly filled files by what they really take, and pair patches."""
+        yield from self._patches()
         pinned = self.store.pins().keys()
         for file in self.store.layout.sparse.iterdir():
             with suppress(FileNotFoundError):  # published a moment ago, and then counted below
@@ -183,3 +196,11 @@ class Room:
                 spared = digest is None or digest in pinned
                 yield Held("", file, digest or Digest("0" * 64), size_bytes, status.st_mtime, spared)
         yield from self.store.held()
+
+    def _patches(self) -> Iterator[Held]:
+        """Pair patches; one that is being made has no digest yet, and is spared."""
+        for file in self.store.layout.pairs.iterdir():
+            with suppress(FileNotFoundError):  # given its name a moment ago
+                status, match = file.stat(), _PATCH_NAME.fullmatch(file.name)
+                name = match[1] if match else "0" * 64
+                yield Held("", file, Digest(name), status.st_size, status.st_mtime, match is None)

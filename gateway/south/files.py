@@ -21,6 +21,8 @@ from update.digest import Digest
 from update.errors import RangeNotSatisfiableError
 
 MAX_RANGES = 1024
+_STATUS_LINES = {status: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+ANY_BYTES = "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,28 +73,31 @@ def precondition(headers: Mapping[str, str], etag: str) -> Answer | None:
     return None
 
 
-def whole(size: int, etag: str, *, method: str) -> Answer:
+def whole(size: int, etag: str, *, method: str, kind: str = ANY_BYTES) -> Answer:
     """200 with everything; of HEAD only the head."""
-    head = _content_head(HTTPStatus.OK, size, etag) + b"Accept-Ranges: bytes\r\n"
+    head = _content_head(HTTPStatus.OK, size, etag, kind) + b"Accept-Ranges: bytes\r\n"
     if method == "HEAD" or size == 0:
         return Answer(HTTPStatus.OK, head)
     return Answer(HTTPStatus.OK, head, (Part(b"", Range(0, size)),), b"", size)
 
 
-def partial(ranges: tuple[Range, ...], size: int, etag: str) -> Answer:
+def partial(ranges: tuple[Range, ...], size: int, etag: str, *, kind: str = ANY_BYTES) -> Answer:
     """206: one range plainly, several as multipart in the given order."""
     status = HTTPStatus.PARTIAL_CONTENT
     if len(ranges) == 1:
         span = ranges[0]
-        place = f"Content-Range: bytes {span.start}-{span.start + span.length - 1}/{size}\r\n"
-        head = _content_head(status, span.length, etag) + place.encode()
-        return Answer(status, head, (Part(b"", span),), b"", span.length)
+        return Answer(status, _single_head(span, size, etag, kind), (Part(b"", span),), b"", span.length)
     boundary = secrets.token_hex(10)
     parts = tuple(Part(part_head(boundary, span, size), span) for span in ranges)
     end = tail(boundary)
     body_bytes = sum(len(part.frame) + part.span.length for part in parts) + len(end)
-    kind = multipart_type(boundary)
-    return Answer(status, _content_head(status, body_bytes, etag, kind), parts, end, body_bytes)
+    head = _content_head(status, body_bytes, etag, multipart_type(boundary))
+    return Answer(status, head, parts, end, body_bytes)
+
+
+def single_head(span: Range, size: int, etag: str) -> bytes:
+    """The whole head of one range's answer to a client that stays connected."""
+    return _single_head(span, size, etag, ANY_BYTES) + b"\r\n"
 
 
 def not_satisfiable(size: int) -> Answer:
@@ -105,23 +110,28 @@ def empty(status: HTTPStatus, more: str = "") -> Answer:
     return Answer(status, _status(status) + f"{more}Content-Length: 0\r\n".encode())
 
 
-def answer(method: str, headers: Mapping[str, str], size: int, etag: str) -> Answer:
-    """Everything together, for content that is completely at hand."""
+def answer(method: str, headers: Mapping[str, str], size: int, etag: str, *, kind: str = ANY_BYTES) -> Answer:
+    """Everything together, for content of media type `kind` that is completely at hand."""
     if refused := precondition(headers, etag):
         return refused
     try:
         ranges = wanted_ranges(method, headers, size, etag)
     except RangeNotSatisfiableError:
         return not_satisfiable(size)
-    return whole(size, etag, method=method) if ranges is None else partial(ranges, size, etag)
+    return whole(size, etag, method=method, kind=kind) if ranges is None else partial(ranges, size, etag, kind=kind)
 
 
-def _content_head(status: HTTPStatus, length: int, etag: str, kind: str = "application/octet-stream") -> bytes:
+def _single_head(span: Range, size: int, etag: str, kind: str) -> bytes:
+    place = f"Content-Range: bytes {span.start}-{span.start + span.length - 1}/{size}\r\n"
+    return _content_head(HTTPStatus.PARTIAL_CONTENT, span.length, etag, kind) + place.encode()
+
+
+def _content_head(status: HTTPStatus, length: int, etag: str, kind: str) -> bytes:
     return _status(status) + f"Content-Type: {kind}\r\nContent-Length: {length}\r\nETag: {etag}\r\n".encode()
 
 
 def _status(status: HTTPStatus) -> bytes:
-    return f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode()
+    return _STATUS_LINES[status]
 
 
 def _lists(header: str, etag: str) -> bool:

@@ -7,6 +7,7 @@
     repositories/<name>/trusted/        what this machine's own TUF client trusts
     sparse/<sha256>.zck, .map           partly filled images of the chunk relay
     headers/                            zchunk headers of what is known
+    pairs/                              pair patches that were made here; a cache
     pins/<sha256>.json                  what must not be evicted, and for which reasons
     quarantine/                         what no longer matched its digest, moved aside for inspection
 
@@ -60,6 +61,11 @@ class Layout:
     def headers(self) -> Path:
         """Zchunk headers."""
         return self.root / "headers"
+
+    @property
+    def pairs(self) -> Path:
+        """Pair patches."""
+        return self.root / "pairs"
 
     @property
     def pins(self) -> Path:
@@ -128,7 +134,8 @@ def open_layout(disk: Disk, root: Path, *, current: int = FORMAT_VERSION, upgrad
         version += 1
         _write_version(disk, root, version)
     layout = Layout(root)
-    for folder in (layout.staging, layout.repositories, layout.sparse, layout.headers, layout.pins, layout.quarantine):
+    folders = (layout.staging, layout.repositories, layout.sparse, layout.headers, layout.pairs, layout.pins, layout.quarantine)
+    for folder in folders:
         disk.make_folder(folder)
     return layout
 

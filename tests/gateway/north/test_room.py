@@ -247,3 +247,19 @@ def test_what_is_published_or_removed_while_it_is_counted_is_no_error(store: Sto
         patched.setattr(Path, "iterdir", lambda folder: [*listed(folder)] + [folder / "gone.zck"] * (folder.name == "sparse"))
         patched.setattr(Path, "rglob", lambda folder, pattern: [*walked(folder, pattern), folder / f"{'0' * 64}.gone"])
         assert room_of(store, 1 << 20).used_bytes() == 8192
+
+
+async def test_pair_patches_count_and_go_like_any_cache_but_not_while_they_are_made(store: Store) -> None:
+    kept, gone, digest = store.layout.pairs, list[Digest](), digest_of(b"patch")
+    old = kept / f"{'a' * 64}.{'b' * 64}.windows-67108864.{digest}"
+    part = kept / f"{'b' * 64}.{'c' * 64}.windows-67108864.part"
+    for path in (old, part):
+        path.write_bytes(b"x" * 500)
+        os.utime(path, (1, 1))
+    put(store, "relayed", used_s=9, relayed=True)
+    room = Room(store, quota_bytes=2400, reserve_bytes=0)
+    room.let_to(evicting(store, []), gone.append)  # type: ignore[arg-type]
+    assert room.used_bytes() == 2000
+    await room.grow(NEW, 800)
+    assert (old.exists(), part.exists(), gone) == (False, True, [digest])
+    assert names(store) == {"relayed"}

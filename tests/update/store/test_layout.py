@@ -24,6 +24,7 @@ def test_an_empty_folder_becomes_a_store_of_this_version(tmp_path: Path) -> None
         "repositories",
         "sparse",
         "headers",
+        "pairs",
         "pins",
         "quarantine",
     }

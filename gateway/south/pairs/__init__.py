@@ -1,0 +1,1 @@
+"""Pair patches for nodes: made on demand, once per pair, by a process of its own."""
