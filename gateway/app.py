@@ -149,7 +149,8 @@ async def _run(
         background(_make_scrub(ground, room, relays, files).run(), "scrub")
         parts: list[Part] = [Ddi(Progress(database, ground.now), polling_s=config.south.polling_interval_s), content]
         shares = _south_shares(config.south)
-        application = south_application(parts, open_to_all=[Enrollment(tokens, authority, ground.now)], shares=shares)
+        enroll = Enrollment(tokens, authority, ground.now)
+        application = south_application(parts, open_to_all=[enroll], shares=shares, shelf=content)
         south = await stack.enter_async_context(_running(make_runner(application)))
         port = await listen(south, config.south.addresses, config.south.port, tls, key="south")
         mirrored = await stack.enter_async_context(
@@ -158,7 +159,7 @@ async def _run(
         if config.south.content.enabled:
             own = StockContent(registry, content)
             stock = [*(own.peer_routes() if config.south.content.peers else []), *mirrored.before(own)]
-            plain = await stack.enter_async_context(_running(make_runner(content_application(stock, shares=shares))))
+            plain = await stack.enter_async_context(_running(make_runner(content_application(stock, shares=shares, shelf=own))))
             await listen(plain, config.south.content.addresses, config.south.content.port, None, key="south.content")
         if config.south.interfaces:
             name, interfaces, fingerprint = config.gateway.name, config.south.interfaces, fingerprint_of(authority)

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from aiohttp import web
 
+from gateway.south.fast_lane import Lookup
 from gateway.south.files import (
     MAX_RANGES,
     answer,
@@ -93,12 +94,27 @@ class ContentServer:
 
     async def send(self, request: web.Request, info: TargetInfo) -> web.StreamResponse:
         """What was asked of a target, from the store or through the relay."""
-        lease = await self._stored(info)
+        lease = await self.stored(info)
         if lease is not None:
             return RangeResponse(answer(request.method, request.headers, info.length, etag_of(info.sha256)), lease)
         return await self._relay(request, info)
 
-    async def _stored(self, info: TargetInfo) -> Lease | None:
+    def lookup(self, host: str, path: str) -> Lookup | None:  # noqa: ARG002 - agents find the gateway by any name
+        """For the fast lane of agents: what `target` answers."""
+        parts = path.split("/", 3)
+        if len(parts) < 4 or parts[1] != "repositories" or not parts[3].startswith("targets/"):
+            return None
+        return lambda: self.find(parts[2], parts[3])
+
+    def find(self, repository: str, path: str) -> TargetInfo | None:
+        """What verified metadata lists under this name."""
+        return self._catalogue.find(repository, path)
+
+    def opened(self, info: TargetInfo) -> int | None:
+        """A descriptor of complete content that is open already, to be used before anything is awaited."""
+        return self._files.peek(info.sha256)
+
+    async def stored(self, info: TargetInfo) -> Lease | None:
         """Complete content, from the store; no thread is asked while it is in use."""
         if lease := self._files.borrow(info.sha256):
             return lease
@@ -150,7 +166,7 @@ class ContentServer:
         return ranges[:count], await self._lend(info, ranges[:count])
 
     async def _lend(self, info: TargetInfo, ranges: Sequence[Range]) -> Lease:
-        lease = await self._relays.lend(info, ranges) or await self._stored(info)
+        lease = await self._relays.lend(info, ranges) or await self.stored(info)
         if lease is None:
             raise NotFoundError(f"{info.path} of {info.repository} was removed while it was asked for; ask again")
         return lease

@@ -3,6 +3,8 @@
 A node is the common name of the client certificate that the TLS handshake verified, never an address or a header.
 """
 
+import asyncio
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from gateway.config import GatewayConfig, StateFolder
 from update.digest import Digest, digest_of
 from update.durable import Disk
+from update.errors import CertificateError
 from update.wire.authority import SiteAuthority, ensure_gateway_certificate
 from update.wire.tls import node_of
 
@@ -32,9 +35,23 @@ IDENTITY = web.RequestKey("identity", Identity)
 
 def by_certificate(request: web.Request) -> Identity | None:
     """The node that holds the other end; None without a certificate. `CertificateError` for one that is not a node's."""
-    connection = request.get_extra_info("ssl_object")
+    return identity_of(request.get_extra_info("ssl_object"))
+
+
+def identity_of(connection: ssl.SSLObject | None) -> Identity | None:
+    """Like `by_certificate`, of a connection."""
     node = node_of(connection)
-    return None if node is None else Identity(node, digest_of(connection.getpeercert(binary_form=True)))
+    return (
+        None if node is None or connection is None else Identity(node, digest_of(connection.getpeercert(binary_form=True) or b""))
+    )
+
+
+def is_node(transport: asyncio.Transport) -> bool:
+    """Whether a node holds the other end of a TLS connection."""
+    try:
+        return identity_of(transport.get_extra_info("ssl_object")) is not None
+    except CertificateError:
+        return False
 
 
 def site_authority(disk: Disk, folder: StateFolder, site: str, now: datetime) -> SiteAuthority:

@@ -18,6 +18,8 @@ from collections.abc import Awaitable, Callable
 from aiohttp import HttpVersion11, web
 
 from gateway.south.content import ContentServer
+from gateway.south.fast_lane import Lookup
+from gateway.south.open_files import Lease
 from gateway.south.registry import Registry
 from gateway.south.signed_urls import url_key
 from update.errors import NotFoundError, NotProxiedError, ProtocolError
@@ -45,6 +47,24 @@ class StockContent:
             web.get("/repositories/{repository}/metadata/{name}", self.answer_peer),
             web.get("/repositories/{repository}/{path:targets/.+}", self.answer_peer),
         ]
+
+    def lookup(self, host: str, path: str) -> Lookup | None:
+        """For the fast lane: what `answer` finds below `/targets/`, of a signed URL or of a repository's own name."""
+        if not path.startswith("/targets/"):
+            return None
+        key = url_key(f"http://{host}{path}")
+        if key is None:
+            return None
+        name = host.partition(":")[0]
+        return lambda: self._registry.find(key) or self._content.find(name, path[1:])
+
+    def opened(self, info: TargetInfo) -> int | None:
+        """As of `ContentServer`."""
+        return self._content.opened(info)
+
+    async def stored(self, info: TargetInfo) -> Lease | None:
+        """As of `ContentServer`."""
+        return await self._content.stored(info)
 
     async def answer_peer(self, request: web.Request) -> web.StreamResponse:
         """A file of a repository, or a signed URL that looks like one."""

@@ -7,6 +7,7 @@ decide by `node_of`. A certificate that is shown must be good, or the handshake 
 """
 
 import ssl
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography import x509
@@ -56,8 +57,12 @@ def node_of(ssl_object: ssl.SSLObject | None) -> str | None:
     For aiohttp: `node_of(request.get_extra_info("ssl_object"))`.
     """
     der = ssl_object.getpeercert(binary_form=True) if ssl_object is not None else None
-    if not der:
-        return None
+    return _node_in(der) if der else None
+
+
+@lru_cache(maxsize=1024)
+def _node_in(der: bytes) -> str:
+    """What a certificate says, which never changes; whether it is good, every handshake finds out."""
     with refusing(CertificateError, "unusable client certificate"):
         certificate = x509.load_der_x509_certificate(der)
         purposes = list(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
