@@ -10,7 +10,7 @@ import fcntl
 import logging
 import os
 import ssl
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,20 +20,19 @@ from pathlib import Path
 
 import aiohttp
 from aiohttp import web
-from cryptography import x509
 
 from gateway.background import background_work
-from gateway.config import GatewayConfig, RepositorySection, SouthSection, StateFolder, WanSection
+from gateway.config import ContentSection, GatewayConfig, SouthSection, StateFolder, WanSection
 from gateway.control.server import Control, allowed_peers, control_application
 from gateway.control.server import listen as listen_for_operators
 from gateway.database.engine import Database, sqlite_url
 from gateway.fleet.nodes import Assigner, wanted_content
 from gateway.fleet.progress import Progress
 from gateway.fleet.tokens import Tokens
+from gateway.north.build import make_mirrors
 from gateway.north.mirrors import Mirrors
+from gateway.north.proofs import Proofs
 from gateway.north.room import Room
-from gateway.north.sources import ALONE, AMONG_OTHERS, Current, FolderUpstream, HttpUpstream, Persistence, Upstream
-from gateway.north.upstream import Inspect, Mirror
 from gateway.north.wan import wan_line
 from gateway.south.announce import keep_announcing
 from gateway.south.content import ContentServer
@@ -49,20 +48,13 @@ from gateway.south.routes import Part, content_application, listen, make_runner,
 from gateway.south.scrub import Scrub
 from gateway.south.seeds import old_files
 from gateway.status import Status
-from update.bundle.cms import CmsPolicy
-from update.bundle.reader import verify_bundle
 from update.durable import Disk
-from update.errors import BusyError, ConfigurationError, StateError, StoreError
-from update.identity import Hardware
+from update.errors import BusyError, StateError, StoreError
 from update.provided import read_provided
 from update.store.journal import Journal
 from update.store.store import Store
-from update.trust.chain import split_anchors
-from update.trust.client import Repository
-from update.trust.floor import Floor
-from update.trust.verified import Provenance, TargetInfo
+from update.trust.verified import TargetInfo
 from update.wire.authority import SiteAuthority
-from update.wire.habits import Habits
 from update.wire.limits import Shares, fixed
 from update.wire.line import Line
 from update.wire.session import wan_session
@@ -94,18 +86,6 @@ class Ground:
     now: Now
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What the mirrors have in common."""
-
-    room: Room
-    floor: Floor
-    session: aiohttp.ClientSession
-    habits: Habits
-    line: Line
-    registry: Registry
-
-
 async def run(config: GatewayConfig, disk: Disk, *, now: Now, stop: asyncio.Event, ready: Callable[[Listening], None]) -> None:
     """Run until `stop` is set; `ready` is called once, when nodes and operators are served.
 
@@ -131,7 +111,8 @@ async def _run(
     room = _make_room(config, store, database)
     registry = Registry([section.name for section in config.repository])
     line = wan_line(config.wan, now=ground.now, clock=asyncio.get_running_loop())
-    mirrors = _make_mirrors(ground, room, session, line, registry)
+    proofs = Proofs(config.repository, ground.now)
+    mirrors = _make_mirrors(ground, session, room, line=line, proofs=proofs, registry=registry)
     tokens = Tokens(database, ground.now)
     async with AsyncExitStack() as stack:
         find = _find_verified(store, mirrors)
@@ -149,8 +130,7 @@ async def _run(
         background(_make_scrub(ground, room, relays, files).run(), "scrub")
         parts: list[Part] = [Ddi(Progress(database, ground.now), polling_s=config.south.polling_interval_s), content]
         shares = _south_shares(config.south)
-        enroll = Enrollment(tokens, authority, ground.now)
-        application = south_application(parts, open_to_all=[enroll], shares=shares, shelf=content)
+        application = south_application(parts, open_to_all=[Enrollment(tokens, authority, ground.now)], shares=shares)
         south = await stack.enter_async_context(_running(make_runner(application)))
         port = await listen(south, config.south.addresses, config.south.port, tls, key="south")
         mirrored = await stack.enter_async_context(
@@ -158,9 +138,7 @@ async def _run(
         )
         if config.south.content.enabled:
             own = StockContent(registry, content)
-            stock = [*(own.peer_routes() if config.south.content.peers else []), *mirrored.before(own)]
-            plain = await stack.enter_async_context(_running(make_runner(content_application(stock, shares=shares, shelf=own))))
-            await listen(plain, config.south.content.addresses, config.south.content.port, None, key="south.content")
+            await stack.enter_async_context(_plain_listener(config.south.content, own, mirrored, shares))
         if config.south.interfaces:
             name, interfaces, fingerprint = config.gateway.name, config.south.interfaces, fingerprint_of(authority)
             background(keep_announcing(name, port, interfaces, fingerprint=fingerprint), "announcement")
@@ -258,6 +236,13 @@ def _south_shares(section: SouthSection) -> Shares | None:
     return Shares(fixed(section.bytes_per_s), each=each, clock=asyncio.get_running_loop())
 
 
+def _make_mirrors(
+    ground: Ground, session: aiohttp.ClientSession, room: Room, *, line: Line, proofs: Proofs, registry: Registry
+) -> Mirrors:
+    where = (ground.config, ground.folder, ground.disk, session, ground.now)
+    return make_mirrors(*where, room=room, line=line, proofs=proofs, learn=registry.learn, shown=registry.shown)
+
+
 def _make_relays(ground: Ground, room: Room, mirrors: Mirrors, find: Find) -> Relays:
     store = room.store
     look = partial(old_files, store.layout)
@@ -270,75 +255,6 @@ def _make_scrub(ground: Ground, room: Room, relays: Relays, files: OpenFiles) ->
     every_s, journal = ground.config.store.scrub_days * 86400.0, Journal(ground.disk, ground.folder.scrub)
     now, forget = lambda: ground.now().timestamp(), files.forget
     return Scrub(room.store, relays, journal, every_s=every_s, now=now, forget=forget, report=room.note_damage)
-
-
-def _make_mirrors(ground: Ground, room: Room, session: aiohttp.ClientSession, line: Line, registry: Registry) -> Mirrors:
-    floor = Floor(ground.disk, ground.folder.floor)
-    floor.load()
-    sections = ground.config.repository
-    habits = Habits(Journal(ground.disk, ground.folder.habits))
-    shared = Shared(room, floor, session, habits, line, registry)
-    mirrors = [_make_mirror(ground, section, shared) for section in sections]
-    return Mirrors(mirrors, {section.name: section.poll_interval_s for section in sections})
-
-
-def _make_mirror(ground: Ground, section: RepositorySection, shared: Shared) -> Mirror:
-    trust = ALONE if len(section.upstreams) == 1 else AMONG_OTHERS
-    upstreams = [_make_upstream(place, shared, trust) for place in section.upstreams]
-    current = Current(upstreams[0])
-    repository = Repository(
-        section.name,
-        trusted=shared.room.store.layout.trusted(section.name),
-        root=read_provided(section.root),
-        fetcher=current,
-        disk=ground.disk,
-        floor=shared.floor,
-        now=ground.now,
-    )
-    hardware = [Hardware.parse(text) for text in section.hardware]
-    return Mirror(
-        repository,
-        current,
-        upstreams,
-        shared.room.store,
-        hardware=hardware,
-        inspect=_make_inspect(section, ground.now, shared.registry),
-        now=ground.now,
-        admit=shared.room.admit,
-        shown=partial(_shown_to, shared),
-    )
-
-
-def _make_upstream(place: str, shared: Shared, trust: Persistence) -> Upstream:
-    if "://" not in place:
-        return FolderUpstream(Path(place))
-    return HttpUpstream(shared.session, place, retry=trust.retry, patience=trust.patience, habits=shared.habits, line=shared.line)
-
-
-def _shown_to(shared: Shared, repository: str, listed: Collection[TargetInfo]) -> None:
-    """Tell everybody who goes by what a repository lists."""
-    shared.registry.shown(repository, listed)
-    shared.room.shown(repository, listed)
-
-
-def _make_inspect(section: RepositorySection, now: Now, registry: Registry) -> Inspect:
-    """Bundles are proved by their own signatures too, where the repository has authorities for them; then we know their URLs."""
-    roots: list[x509.Certificate] = []
-    intermediates: list[x509.Certificate] = []
-    for file in section.cms_roots:
-        found = split_anchors(read_provided(file))
-        roots += found[0]
-        intermediates += found[1]
-    if section.cms_roots and not roots:
-        raise ConfigurationError(f"repository {section.name}: cms_roots hold no self-issued certificate")
-    purpose = x509.ObjectIdentifier(section.cms_purpose) if section.cms_purpose else None
-
-    def inspect(file: Path, info: TargetInfo) -> None:
-        if roots and info.path.endswith(_NATIVE_BUNDLE):
-            policy = CmsPolicy(tuple(roots), now(), tuple(intermediates), purpose=purpose, threshold=section.cms_threshold)
-            registry.learn(info, verify_bundle(file, policy, provenance=Provenance.TUF, target=info))
-
-    return inspect
 
 
 def _find_verified(store: Store, mirrors: Mirrors) -> Find:
@@ -386,6 +302,17 @@ async def _running(runner: web.AppRunner) -> AsyncGenerator[web.AppRunner]:
         yield runner
     finally:
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def _plain_listener(
+    section: ContentSection, own: StockContent, mirrored: Routes, shares: Shares | None
+) -> AsyncGenerator[None]:
+    """For stock clients that cannot do TLS."""
+    stock = [*(own.peer_routes() if section.peers else []), *mirrored.before(own)]
+    async with _running(make_runner(content_application(stock, shares=shares))) as plain:
+        await listen(plain, section.addresses, section.port, None, key="south.content")
+        yield
 
 
 @asynccontextmanager
