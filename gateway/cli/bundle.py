@@ -9,11 +9,13 @@ import click
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
+from gateway.cli.rauc import inspect_rauc, verify_rauc
 from gateway.cli.show import as_json, emit, no_progress, progress_bars
 from gateway.words import size
 from update.bundle.cms import CmsPolicy
 from update.bundle.cms_build import add_signature
 from update.bundle.description import Choice, Description, parse
+from update.bundle.rauc_layout import is_rauc_bundle
 from update.bundle.reader import locate_members, read_front, verify_bundle
 from update.bundle.writer import replace_signature
 from update.chunks.zchunk import HeaderIndex, parse_header
@@ -46,7 +48,7 @@ _signer = click.option(
 
 @click.group("bundle")
 def bundle() -> None:
-    """Build, inspect, verify, sign and compare .swu bundles."""
+    """Build, inspect, verify, sign and compare .swu bundles; inspect and verify RAUC's .raucb."""
 
 
 @bundle.command("build")
@@ -75,6 +77,9 @@ def build(
 @as_json
 def inspect(*, file: Path, as_json: bool) -> None:
     """Show what FILE says it is. Nothing is verified: use `verify` for that."""
+    if is_rauc_bundle(file.name):
+        inspect_rauc(file, as_json=as_json)
+        return
     front, members = read_front(file), locate_members(file)
     description = parse(front.description)
     sizes = {name: header.size for name, header in members.items()}
@@ -96,10 +101,17 @@ def inspect(*, file: Path, as_json: bool) -> None:
     "--root", "roots", type=_FILE, multiple=True, required=True, help="Trust anchors (PEM); may be given several times."
 )
 @click.option("--intermediate", "intermediates", type=_FILE, multiple=True, help="Further CA certificates (PEM).")
-@click.option("--purpose", default="codeSigning", show_default=True, help="codeSigning, emailProtection, none, or an OID.")
+@click.option(
+    "--purpose",
+    help="Of the signers: codeSigning (default), emailProtection, none, or an OID; of a .raucb: smimesign (default) or codesign.",
+)
 @click.option(
     "--threshold", type=click.IntRange(1, 16), default=1, show_default=True, help="Distinct keys that must have signed."
 )
+@click.option(
+    "--recipient", type=(_FILE, _FILE), metavar="CERTIFICATE KEY", help="Opens an encrypted .raucb (PEM, RSA, key unencrypted)."
+)
+@click.option("--accept-plain", is_flag=True, help="Accept a .raucb in the old plain format too.")
 @click.option("--at", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="Judge certificates at this time (UTC).")
 @as_json
 def verify(
@@ -107,18 +119,31 @@ def verify(
     file: Path,
     roots: Sequence[Path],
     intermediates: Sequence[Path],
-    purpose: str,
+    purpose: str | None,
     threshold: int,
+    recipient: tuple[Path, Path] | None,
+    accept_plain: bool,
     at: datetime | None,
     as_json: bool,
 ) -> None:
     """Verify every byte of FILE: container, signatures, hashes."""
+    anchors, further = _certificates(roots), _certificates(intermediates)
+    time = at.replace(tzinfo=UTC) if at else datetime.now(UTC)
+    if is_rauc_bundle(file.name):
+        verify_rauc(
+            file,
+            roots=anchors,
+            intermediates=further,
+            purpose=purpose,
+            threshold=threshold,
+            at=time,
+            recipient=recipient,
+            accept_plain=accept_plain,
+            as_json=as_json,
+        )
+        return
     policy = CmsPolicy(
-        roots=_certificates(roots),
-        intermediates=_certificates(intermediates),
-        purpose=_purpose(purpose),
-        threshold=threshold,
-        at=at.replace(tzinfo=UTC) if at else datetime.now(UTC),
+        roots=anchors, intermediates=further, purpose=_purpose(purpose or "codeSigning"), threshold=threshold, at=time
     )
     verified = verify_bundle(file, policy)
     signers = [{"name": signer.name, "key": signer.key_id} for signer in verified.signers]

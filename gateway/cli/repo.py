@@ -3,6 +3,7 @@
 fieldrelay repo key root-1.pem                       each holder makes his key and hands out root-1.pem.pub
 fieldrelay repo init DIR --holder root=… --holder targets=… --threshold root=2 …
 fieldrelay repo add DIR controller-1.2.swu           lists the bundle and the .zck files its deltas fetch from
+fieldrelay repo add DIR press-1.2.raucb              lists a RAUC bundle, once its payload fits its manifest
 fieldrelay repo sign DIR targets --key targets-1.pem (and the next holder, until the threshold is met)
 fieldrelay repo publish DIR --key snapshot=… --key timestamp=…
 fieldrelay repo status DIR
@@ -17,8 +18,10 @@ from pathlib import Path
 import click
 
 from gateway.cli.bundle import ask_passphrase
+from gateway.cli.rauc import rauc_target
 from gateway.cli.show import as_json, emit
 from update.bundle.description import Description, parse
+from update.bundle.rauc_layout import is_rauc_bundle
 from update.bundle.reader import read_front
 from update.digest import digest_of
 from update.durable import Disk
@@ -78,7 +81,7 @@ def init(*, folder: Path, holders: Sequence[str], thresholds: Sequence[str], as_
 @_FOLDER
 @click.argument("files", type=_FILE, nargs=-1, required=True)
 @click.option("--version", help="Default: the bundle's own.")
-@click.option("--hardware", multiple=True, metavar="BOARD:REVISION", help="Default: what the bundle's description names.")
+@click.option("--hardware", multiple=True, metavar="BOARD:REVISION", help="Default: what the bundle itself names.")
 @click.option("--release-counter", type=click.IntRange(0), required=True, help="Orders releases; higher than the last one's.")
 @click.option("--security-counter", type=click.IntRange(0), default=0, show_default=True, help="Floor once confirmed.")
 @click.option(
@@ -202,6 +205,9 @@ def _staged_lines(role: StagedRole) -> list[str]:
 def _with_deltas(files: Iterable[Path], given: TargetCustom) -> Iterable[tuple[Path, TargetCustom]]:
     """Every file with its properties; after a bundle the .zck files of its deltas, which must lie beside it."""
     for file in files:
+        if is_rauc_bundle(file.name):
+            yield file, rauc_target(file, given)
+            continue
         if file.suffix != ".swu":
             yield file, replace(given, zck_header=_pinned_header(file), delta_of="") if file.suffix == ".zck" else given
             continue

@@ -10,15 +10,17 @@ them. For recipients with elliptic curve keys, which need key agreement, the ref
 """
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Self, cast
 
 from asn1crypto import cms, core
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import pkcs7
 
 from update.bundle.rauc_layout import MAX_SIGNATURE_BYTES
-from update.errors import LimitError, SignatureError, UnsupportedError
+from update.errors import ConfigurationError, LimitError, SignatureError, UnsupportedError
 from update.trust.chain import refusing
 
 MAX_RECIPIENTS = 1024
@@ -30,6 +32,18 @@ class Recipient:
 
     certificate: x509.Certificate
     key: rsa.RSAPrivateKey
+
+    @classmethod
+    def from_pem(cls, certificate: bytes, key: bytes) -> Self:
+        """Read both; `ConfigurationError` for what is no certificate or no unencrypted RSA key, or where they do not fit."""
+        try:
+            found = x509.load_pem_x509_certificate(certificate)
+            loaded = serialization.load_pem_private_key(key, None)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise ConfigurationError("a recipient is a certificate and its unencrypted private key, both in PEM form") from error
+        if not isinstance(loaded, rsa.RSAPrivateKey) or loaded.public_key() != found.public_key():
+            raise ConfigurationError("a recipient's key must be the RSA key of its certificate; other kinds are not opened here")
+        return cls(found, loaded)
 
 
 def is_envelope(signature: bytes) -> bool:

@@ -135,6 +135,12 @@ def read_manifest(file: Path, recipient: Recipient | None = None) -> RaucManifes
     return parse_manifest(opened.structure.content or b"")
 
 
+def is_encrypted(file: Path) -> bool:
+    """Whether only recipients can read what `file` is."""
+    with _opened(file) as stream:
+        return is_envelope(read_layout(stream, file).signature)
+
+
 def check_integrity(file: Path, recipient: Recipient | None = None) -> RaucManifest:
     """The manifest, after payload and hash tree were compared with it. Who signed is not asked: publishers ask that."""
     with _opened(file) as stream:

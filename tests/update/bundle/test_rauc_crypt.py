@@ -17,6 +17,7 @@ from update.bundle.rauc_reader import RaucPolicy, rauc_policy, read_manifest, ve
 from update.errors import (
     BundleError,
     CertificateError,
+    ConfigurationError,
     ContainerError,
     DescriptionError,
     HashMismatchError,
@@ -111,6 +112,20 @@ def test_only_the_signed_manifest_of_a_crypt_bundle_is_accepted_inside(
     content = assemble(CIPHER + tree_of(CIPHER)[1], enveloped(inner, GATEWAY))
     with pytest.raises(refusal):
         verify_rauc_bundle(written(tmp_path, content), opening(GATEWAY))
+
+
+def test_a_recipient_is_a_certificate_and_its_own_rsa_key() -> None:
+    found = Recipient.from_pem(GATEWAY.certificate_pem, GATEWAY.key_pem)
+    assert found.certificate == GATEWAY.certificate
+    signs = PKI.signers[0]
+    for certificate, key in (
+        (GATEWAY.key_pem, GATEWAY.certificate_pem),
+        (GATEWAY.certificate_pem, DEVICE.key_pem),
+        (signs.certificate_pem, signs.key_pem),
+        (b"", b""),
+    ):
+        with pytest.raises(ConfigurationError, match="recipient"):
+            Recipient.from_pem(certificate, key)
 
 
 def test_an_envelope_is_told_from_a_signature() -> None:
