@@ -247,7 +247,14 @@ def _make_relays(ground: Ground, room: Room, mirrors: Mirrors, find: Find) -> Re
     store = room.store
     look = partial(old_files, store.layout)
     return Relays(
-        store.layout.sparse, ground.disk, mirrors.sources_of, publish=store.publish, find=find, grow=room.grow, look=look
+        store.layout.sparse,
+        ground.disk,
+        mirrors.sources_of,
+        publish=store.publish,
+        find=find,
+        grow=room.grow,
+        spare=room.spare,
+        look=look,
     )
 
 

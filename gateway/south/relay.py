@@ -6,42 +6,42 @@ Rules:
    ranges are there: stock clients do not survive an answer that is cut or refused in the middle.
 2. Every chunk has at most one fetch under way. Who needs it meanwhile waits for the same one; a client that goes away
    disturbs nobody, because fetches belong to the relay and not to the request.
-3. Neighbouring missing chunks travel as one range, many ranges as one request.
+3. Neighbouring missing chunks travel as one range, many ranges as one request: what several clients ask for within
+   `GATHER_S`, or while as many requests are under way as may be, travels together. A gap that is smaller than the head of
+   one part more is asked for too.
 4. What one upstream does not send, or sends wrong, the next one is asked for. A chunk that none has fails for those who
    wait for it now, and is missing again for the next.
 5. What was fetched is made durable in batches; a power cut costs at most the last batch. A disk that refuses a batch does
    not stop the relay: what is in the file is served all the same, and fetched again after a restart.
 6. Hashing, writing and syncing are done in threads: the event loop serves others meanwhile.
-7. What older files on this disk hold (`seeds`) is taken from there before anything is fetched, like a fetch that costs nothing.
+7. An upstream that is not known to answer a range with that range is asked one thing at a time: what it sends may be
+   everything. What it sends besides is kept if there is room (`besides.py`).
+8. What older files on this disk hold (`seeds`) is taken from there before anything is fetched, like a fetch that costs nothing.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from gateway.south.assembly import Assembly, batches, requests
+from gateway.south.assembly import Assembly, Waiting, batches, between
+from gateway.south.besides import Besides, SpareRoom
 from gateway.south.open_files import Lease, duplicate
+from gateway.south.origins import UPSTREAM_FAULTS, RangeSource, Seeds, unavailable
 from gateway.south.sparse import SparseFile
 from update.chunks.ranges import Range
-from update.errors import (
-    BundleError,
-    ChunkError,
-    FieldrelayError,
-    SlowError,
-    StoreError,
-    TrustError,
-    UnreachableError,
-    WireError,
-)
+from update.errors import ChunkError, FieldrelayError, NotFoundError, StoreError, UnreachableError, WireError
 
 _log = logging.getLogger(__name__)
 
 RANGES_PER_REQUEST = 60
 CONCURRENT_REQUESTS = 4
+GATHER_S = 0.005
+"""A tenth of the way to an upstream and back; a rollout makes many nodes ask at once."""
 COMMIT_EVERY_BYTES = 1 << 20
 WRITE_BYTES = 256 << 10
 """A thread is worth its while from about here; a fetch holds this much and one chunk in memory."""
@@ -51,51 +51,42 @@ COPY_BYTES = 1 << 20
 USE_NOTED_EVERY_S = 60.0
 
 _Result = TypeVar("_Result")
-UPSTREAM_FAULTS = (WireError, TrustError, BundleError)
-"""Gone, slow, or not what was signed: the next upstream may do better."""
 
 
-class RangeSource(Protocol):
-    """One upstream of one file."""
-
-    @property
-    def name(self) -> str:
-        """For logs."""
-        ...
-
-    def read_ranges(self, ranges: Sequence[Range]) -> AsyncGenerator[tuple[int, bytes], None]:
-        """Yield (offset, bytes) covering `ranges`, in any order of ranges, each range from its start. Errors: `WireError`."""
-        ...
-
-    def failed(self) -> None:
-        """It did not do what it should: others are to be asked before it for a while."""
-        ...
-
-
-class Seeds(Protocol):
-    """Older files that may hold some chunks of one file; used in threads."""
-
-    def find(self, numbers: Iterable[int]) -> list[int]:
-        """Those of `numbers` that may be at hand."""
-        ...
-
-    def read(self, numbers: Iterable[int]) -> list[tuple[int, bytes]]:
-        """(number, stored bytes) of what could be read, not compared with anything yet."""
-        ...
+@dataclass(slots=True)
+class _Queue:
+    waiting: Waiting
+    sources: Sequence[RangeSource] = ()  # as who asked last has them: the best first
 
 
 class RelayedFile:
-    """One `.zck` that fills as it is asked for; `seeds` None: everything is fetched."""
+    """One `.zck` that fills as it is asked for.
 
-    def __init__(self, sparse: SparseFile, *, seeds: Seeds | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    `seeds` None: everything is fetched; `spare_room` None: nothing is kept that nobody asked for.
+    """
+
+    def __init__(
+        self,
+        sparse: SparseFile,
+        *,
+        seeds: Seeds | None = None,
+        spare_room: SpareRoom | None = None,
+        gather_s: float = GATHER_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.sparse = sparse
         self.seeds = seeds
+        self._spare_room = spare_room
+        self._gather_s = gather_s
         self._clock = clock
         self._noted_s = -USE_NOTED_EVERY_S
         self._coming: dict[int, asyncio.Future[None]] = {}
+        self._queues: dict[frozenset[str], _Queue] = {}  # by the upstreams that may be asked
+        self._gathering: asyncio.TimerHandle | None = None
+        self._copies: set[asyncio.Task[None]] = set()
         self._fetches: set[asyncio.Task[None]] = set()
         self._work: set[asyncio.Task[object]] = set()
-        self._slots = asyncio.Semaphore(CONCURRENT_REQUESTS)
+        self._alone = asyncio.Lock()
         self._committing = asyncio.Lock()
         self._proving = asyncio.Lock()
         self._copying = asyncio.Lock()
@@ -105,7 +96,7 @@ class RelayedFile:
     @property
     def busy(self) -> bool:
         """Whether something is being fetched, proved or written."""
-        return bool(self._fetches or self._work)
+        return bool(self._coming or self._copies or self._fetches or self._work)
 
     def note_use(self) -> None:
         """Tell the disk about once a minute that the file is used."""
@@ -116,8 +107,7 @@ class RelayedFile:
 
     def missing_bytes(self, ranges: Iterable[Range]) -> int:
         """Bytes of the chunks that `ranges` touch and that are neither in the file nor on their way."""
-        missing = (number for number in self._covering(ranges) if not self.sparse.claims(number) and number not in self._coming)
-        return sum(self.sparse.index[number].length for number in missing)
+        return sum(self.sparse.index[number].length for number in self._covering(ranges) if self._is_missing(number))
 
     def lend(self) -> Lease:
         """A descriptor of the file, right also after it was published or closed here."""
@@ -160,17 +150,23 @@ class RelayedFile:
 
     async def settle(self) -> None:
         """Wait for the fetches under way, prove everything that is at hand, and make it durable. Errors: `StoreError`."""
-        for _ in ("what is being copied", "the rest of it, fetched"):
-            await asyncio.gather(*self._fetches, return_exceptions=True)
+        while self._copies or self._fetches or self._queues:
+            self._send_out()
+            await asyncio.gather(*self._copies, *self._fetches, return_exceptions=True)
         await self._prove(range(len(self.sparse.index)))
         await self._commit()
 
     async def close(self) -> None:
         """End the fetches and keep what has arrived."""
         self._closed = True
-        for task in tuple(self._fetches):
+        if self._gathering is not None:
+            self._gathering.cancel()
+        tasks = (*self._copies, *self._fetches)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._fetches, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._queues.clear()
+        self._fail(tuple(self._coming), _going_down())
         await asyncio.gather(*self._work, return_exceptions=True)
         try:
             await self._commit()
@@ -181,6 +177,9 @@ class RelayedFile:
 
     def _covering(self, ranges: Iterable[Range]) -> list[int]:
         return sorted({number for span in ranges for number in self.sparse.index.covering(span.start, span.length)})
+
+    def _is_missing(self, number: int) -> bool:
+        return not self.sparse.claims(number) and number not in self._coming
 
     async def _prove(self, numbers: Iterable[int]) -> None:
         """Read again what an earlier process wrote, each chunk at its first use; that may be a whole file."""
@@ -197,22 +196,46 @@ class RelayedFile:
         if self._closed:
             raise UnreachableError(f"{self.sparse.path.name} is no longer relayed: the gateway is going down; ask again")
         loop = asyncio.get_running_loop()
-        for number in numbers:
-            coming = self._coming[number] = loop.create_future()
-            coming.add_done_callback(_look_at)
+        self._coming.update((number, self._promise()) for number in numbers)
         if self.seeds is None:
             self._request(numbers, sources)
             return
         task = loop.create_task(self._copy(self.seeds, numbers))
-        self._fetches.add(task)
+        self._copies.add(task)
         task.add_done_callback(partial(self._copied, numbers, sources))
 
     def _request(self, numbers: Iterable[int], sources: Sequence[RangeSource]) -> None:
-        """Start fetching chunks, in as few requests as can be."""
-        for group in requests(self.sparse.index, numbers, max_ranges=RANGES_PER_REQUEST):
-            task = asyncio.get_running_loop().create_task(self._fetch(group, sources))
-            self._fetches.add(task)
-            task.add_done_callback(partial(self._ended, group))
+        """Have chunks fetched soon."""
+        queue = self._queues.setdefault(frozenset(source.name for source in sources), _Queue(Waiting(self.sparse.index)))
+        queue.waiting.add(numbers)
+        queue.sources = sources
+        if self._gathering is None:
+            self._gathering = asyncio.get_running_loop().call_later(self._gather_s, self._send_out)
+
+    def _send_out(self) -> None:
+        """Ask for what waits, as far as requests may be under way."""
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+        for upstreams, queue in tuple(self._queues.items()):
+            while queue.waiting and len(self._fetches) < CONCURRENT_REQUESTS:
+                self._send(queue.waiting.take(max_ranges=RANGES_PER_REQUEST), queue.sources)
+            if not queue.waiting:
+                del self._queues[upstreams]
+
+    def _send(self, numbers: list[int], sources: Sequence[RangeSource]) -> None:
+        """Begin one request, for these chunks and what lies in the small gaps between them."""
+        near = [number for number in between(self.sparse.index, numbers) if self._is_missing(number)]
+        self._coming.update((number, self._promise()) for number in near)
+        group = sorted((*numbers, *near))
+        task = asyncio.get_running_loop().create_task(self._fetch(group, sources))
+        self._fetches.add(task)
+        task.add_done_callback(partial(self._ended, group))
+
+    def _promise(self) -> "asyncio.Future[None]":
+        coming: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        coming.add_done_callback(_look_at)
+        return coming
 
     async def _copy(self, seeds: Seeds, numbers: list[int]) -> None:
         """Take what older files hold; who asks for little has a turn beside who asks for all."""
@@ -230,60 +253,83 @@ class RelayedFile:
         if task.cancelled() or self._closed:
             self._ended(numbers, task)
             return
-        self._fetches.discard(task)
+        self._copies.discard(task)
         if error := task.exception():
             unexpected = None if isinstance(error, FieldrelayError) else error
             _log.error("relay: nothing more is copied into %s now: %s", self.sparse.path.name, error, exc_info=unexpected)
         self._request([number for number in numbers if number in self._coming], sources)
 
     def _ended(self, numbers: list[int], task: "asyncio.Task[None]") -> None:
-        """However a fetch ended, be it before it began: nobody waits for its chunks any longer."""
+        """However a fetch ended, be it before it began: nobody waits for its chunks any longer, and the next one may go."""
+        self._copies.discard(task)
         self._fetches.discard(task)
-        error = UnreachableError("the gateway is going down; ask again") if task.cancelled() else task.exception()
+        error = _going_down() if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, FieldrelayError):
             _log.error("relay: a fetch of %s failed", self.sparse.path.name, exc_info=error)
             error = StoreError(f"the relay of {self.sparse.path.name} failed; the gateway's log tells why")
+        self._fail(numbers, error or UnreachableError(f"{self.sparse.path.name} did not come completely"))
+        if self._gathering is None:
+            self._send_out()
+
+    def _fail(self, numbers: Iterable[int], error: FieldrelayError) -> None:
+        """Tell those who wait for chunks that have not come."""
         for number in numbers:
             if coming := self._coming.pop(number, None):
-                coming.set_exception(error or UnreachableError(f"chunk {number} of {self.sparse.path.name} did not come"))
+                coming.set_exception(error)
 
     async def _fetch(self, numbers: list[int], sources: Sequence[RangeSource]) -> None:
         """Get the chunks of one request, from one source after the other."""
         missing: list[int] = numbers
         trouble: FieldrelayError = WireError("none is configured")
-        async with self._slots:
-            for source in sources:
+        for source in sources:
+            async with self._turn(source):
+                missing = [number for number in missing if number in self._coming]
+                if not missing:  # another one brought them besides
+                    break
                 try:
                     await self._receive(source, missing)
                 except UPSTREAM_FAULTS as error:
-                    _log.warning("relay: upstream %s: %s (%s)", source.name, error, error.code)
+                    level = logging.INFO if isinstance(error, NotFoundError) else logging.WARNING
+                    _log.log(level, "relay: upstream %s: %s (%s)", source.name, error, error.code)
                     source.failed()
                     trouble = error
-                missing = [number for number in missing if number in self._coming]
-                if not missing:
-                    break
+        missing = [number for number in missing if number in self._coming]
         await self._commit_or_go_on()
         if missing:
             raise unavailable(f"{len(missing)} chunks of {self.sparse.path.name}", trouble) from trouble
 
+    def _turn(self, source: RangeSource) -> AbstractAsyncContextManager[object]:
+        return nullcontext() if source.ranged else self._alone  # rule 7
+
     async def _receive(self, source: RangeSource, numbers: list[int]) -> None:
         """Take what one source sends; `ChunkError` or `ProtocolError` if that is not all of it."""
-        assembly = Assembly(self.sparse.index, numbers)
+        assembly, besides = Assembly(self.sparse.index, numbers), self._besides(numbers)
         try:
-            async with aclosing(source.read_ranges(assembly.spans)) as pieces:
+            async with aclosing(source.read_ranges(assembly.spans, besides)) as pieces:
                 async for offset, piece in pieces:
                     assembly.feed(offset, piece)
                     if assembly.ready_bytes >= WRITE_BYTES:
-                        await self._own(self._keep(assembly.take()))
-                    if self._uncommitted_bytes >= COMMIT_EVERY_BYTES:
-                        await self._commit_or_go_on()
+                        await self._keep_some(assembly.take())
         finally:
             await self._own(self._keep(assembly.take()))
+            if besides is not None:
+                await besides.flush()
         if left := [number for number in numbers if number in self._coming]:
             raise ChunkError(
                 f"{len(left)} of {len(numbers)} chunks of {self.sparse.path.name} did not come, or not as the signed header "
                 f"has them, the first of them chunk {left[0]}; another upstream may have them"
             )
+
+    def _besides(self, asked: Iterable[int]) -> Besides | None:
+        if self._spare_room is None:
+            return None
+        return Besides(self.sparse, frozenset(asked), room=self._spare_room, keep=self._keep_some, write_bytes=WRITE_BYTES)
+
+    async def _keep_some(self, chunks: list[tuple[int, bytes]]) -> None:
+        """Keep chunks, with more to come."""
+        await self._own(self._keep(chunks))
+        if self._uncommitted_bytes >= COMMIT_EVERY_BYTES:
+            await self._commit_or_go_on()
 
     async def _keep(self, chunks: list[tuple[int, bytes]]) -> None:
         """Write what has come; who waits for it may go on."""
@@ -318,10 +364,8 @@ class RelayedFile:
         return await asyncio.shield(task)
 
 
-def unavailable(what: str, trouble: FieldrelayError) -> WireError:
-    """What a node is told: our upstream's failures are neither its own, nor a refusal of it."""
-    kind = SlowError if isinstance(trouble, SlowError) else UnreachableError
-    return kind(f"no upstream could send {what}: {trouble} ({trouble.code})")
+def _going_down() -> UnreachableError:
+    return UnreachableError("the gateway is going down; ask again")
 
 
 def _look_at(future: "asyncio.Future[None]") -> None:

@@ -15,8 +15,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
+from gateway.south.besides import SpareRoom
 from gateway.south.open_files import Lease
-from gateway.south.relay import UPSTREAM_FAULTS, RangeSource, RelayedFile, unavailable
+from gateway.south.origins import UPSTREAM_FAULTS, RangeSource, unavailable
+from gateway.south.relay import GATHER_S, RelayedFile
 from gateway.south.seeds import Look, Seeds
 from gateway.south.single_flight import SingleFlight
 from gateway.south.sparse import SparseFile, remove
@@ -71,8 +73,8 @@ async def _always(_info: TargetInfo, _needed_bytes: int) -> None:
 class Relays:
     """`folder` holds the sparse files; `sources_of` gives a target's upstreams; `publish` hands a complete file to the store.
 
-    `find` looks into the store; `grow` makes room before anything is fetched, or refuses (`NoSpaceError`); `look` lists the
-    files on disk that chunks may be taken from.
+    `find` looks into the store; `grow` makes room before anything is fetched, or refuses (`NoSpaceError`); `spare`
+    has room for what comes unasked; `look` lists the files on disk that chunks may be taken from.
     """
 
     def __init__(
@@ -84,10 +86,12 @@ class Relays:
         publish: Callable[[VerifiedTarget], Path],
         find: Find,
         grow: Grow = _always,
+        spare: SpareRoom | None = None,
         look: Look = tuple,
         hold_s: float = HOLD_S,
         unstored: Unstored | None = None,
         full_pause_s: float = FULL_PAUSE_S,
+        gather_s: float = GATHER_S,
     ) -> None:
         self._folder = folder
         self._disk = disk
@@ -95,10 +99,12 @@ class Relays:
         self._publish = publish
         self._find = find
         self._grow = grow
+        self._spare = spare
         self._look = look
         self._hold_s = hold_s
         self._unstored = unstored or Unstored()
         self._full_pause_s = full_pause_s
+        self._gather_s = gather_s
         self._full_until_s = -math.inf
         self._homeless: OrderedDict[Digest, VerifiedChunkIndex] = OrderedDict()
         self._files: dict[Digest, RelayedFile] = {}
@@ -258,10 +264,13 @@ class Relays:
             await self._grow(info, index.header.header_size)
         opening = asyncio.ensure_future(asyncio.to_thread(SparseFile.open, self._disk, path, index))
         try:
-            self._files[info.sha256] = RelayedFile(await asyncio.shield(opening), seeds=self._seeds_of(info, index))
+            sparse = await asyncio.shield(opening)
         except asyncio.CancelledError:  # the thread goes on
             (await opening).close()
             raise
+        self._files[info.sha256] = RelayedFile(
+            sparse, seeds=self._seeds_of(info, index), spare_room=self._spare, gather_s=self._gather_s
+        )
 
     def _path(self, digest: Digest) -> Path:
         return self._folder / f"{digest}.zck"

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.south.open_files import Lease, once
-from gateway.south.relay import RangeSource, RelayedFile, Seeds
+from gateway.south.origins import RangeSource, Seeds
+from gateway.south.relay import RelayedFile
 from gateway.south.sparse import SparseFile
 from update.chunks.ranges import Range
 from update.chunks.zchunk import HeaderIndex

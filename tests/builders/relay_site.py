@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gateway.south.open_files import Lease
+from gateway.south.origins import RangeSource
 from gateway.south.relays import Relays
 from gateway.south.seeds import OldFile, old_files
 from gateway.south.unstored import Unstored
@@ -22,9 +23,15 @@ class RelaySite:
     """`sources` per repository; `fail` is told of every operation of the disk and may raise; `full`: the quota is used."""
 
     def __init__(
-        self, folder: Path, sources: Mapping[str, Sequence[MemorySource]], *, hold_s: float = 20.0, memory_bytes: int = 32 << 20
+        self,
+        folder: Path,
+        sources: Mapping[str, Sequence[RangeSource]],
+        *,
+        hold_s: float = 20.0,
+        memory_bytes: int = 32 << 20,
+        observers: Sequence[Observer] = (),
     ) -> None:
-        self.fail: list[Observer] = []
+        self.fail: list[Observer] = list(observers)
         self.full = False
         self.disk = Disk(self._observe)
         self.store = Store(self.disk, folder / "store")
@@ -44,6 +51,7 @@ class RelaySite:
             hold_s=hold_s,
             unstored=Unstored(memory_bytes=memory_bytes),
             full_pause_s=0.0,
+            gather_s=0.0,
         )
 
     @property

@@ -11,6 +11,7 @@ from update.durable import Disk
 from update.errors import UnreachableError
 from update.publish.images import write_zchunk, zck_header
 from update.trust.verified import Provenance, TargetCustom, TargetInfo, VerifiedChunkIndex, ZckHeader, verify_chunk_index
+from update.wire.ranged import Spare
 
 
 def make_zck(folder: Path, *, blocks: int = 600, seed: int = 5) -> Path:
@@ -79,8 +80,9 @@ class MemorySource:
         self.piece_bytes = 7000
         self.open = 0
         self.failures = 0
+        self.ranged = True
 
-    async def read_ranges(self, ranges: Sequence[Range]) -> AsyncGenerator[tuple[int, bytes], None]:
+    async def read_ranges(self, ranges: Sequence[Range], spare: Spare | None = None) -> AsyncGenerator[tuple[int, bytes], None]:
         self.requests.append(tuple(ranges))
         self.open += 1
         sent = 0

@@ -263,3 +263,16 @@ async def test_pair_patches_count_and_go_like_any_cache_but_not_while_they_are_m
     await room.grow(NEW, 800)
     assert (old.exists(), part.exists(), gone) == (False, True, [digest])
     assert names(store) == {"relayed"}
+
+
+async def test_what_nobody_asked_for_gets_only_room_that_nothing_has_to_leave_for(store: Store) -> None:
+    put(store, "old", used_s=1)
+    room = Room(store, quota_bytes=0, reserve_bytes=0)
+    room.quota_bytes = room.used_bytes() + 5000
+    assert not await room.spare(5001)
+    assert await room.spare(4000)
+    assert names(store) == {"old"}
+    room.quota_bytes = 100
+    assert await room.spare(100), "granted with what was asked for before"
+    assert not await room.spare(5000)
+    assert names(store) == {"old"}

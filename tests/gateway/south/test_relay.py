@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.south import relay as module
-from gateway.south.relay import RANGES_PER_REQUEST, RangeSource, RelayedFile
+from gateway.south.origins import RangeSource
+from gateway.south.relay import CONCURRENT_REQUESTS, RANGES_PER_REQUEST, RelayedFile
 from gateway.south.sparse import SparseFile
-from tests.builders.relayed import MemorySource, body_of, everything_else_ended, index_of, make_zck, open_descriptors
+from tests.builders.relayed import MemorySource, body_of, everything_else_ended, index_of, make_zck, open_descriptors, until
 from update.chunks.ranges import Range
 from update.durable import Disk, Kind, Operation
 from update.errors import (
@@ -287,6 +288,66 @@ async def test_many_scattered_chunks_are_asked_in_bounded_requests(
     assert all(len(request) <= 5 < RANGES_PER_REQUEST for request in upstream.requests)
 
 
+async def test_what_many_ask_for_in_one_moment_travels_as_one_request(
+    zck: Path, relayed: RelayedFile, upstream: MemorySource
+) -> None:
+    """Each of the readers touches neighbours of what the others want."""
+    wishes = [[Range(relayed.sparse.index[number].start, 1) for number in range(first, 36, 6)] for first in range(6)]
+    await asyncio.gather(*(relayed.ensure(wish, [upstream]) for wish in wishes))
+    first, last = relayed.sparse.index[0], relayed.sparse.index[35]
+    assert upstream.requests == [(Range(first.start, last.start + last.length - first.start),)]
+
+
+async def test_what_is_asked_for_while_enough_is_under_way_travels_together_afterwards(
+    zck: Path, open_relay: Opener, upstream: MemorySource
+) -> None:
+    relayed = open_relay()
+    index = relayed.sparse.index
+    upstream.gate.clear()
+    readers = []
+    for number in range(CONCURRENT_REQUESTS):
+        readers.append(asyncio.create_task(relayed.ensure([Range(index[3 * number].start, 1)], [upstream])))
+        await until(lambda: len(upstream.requests) == len(readers))
+    late = [asyncio.create_task(relayed.ensure([Range(index[number].start, 1)], [upstream])) for number in (30, 2, 28, 29)]
+    await until(lambda: sum(len(queue.waiting) for queue in relayed._queues.values()) == len(late))
+    assert len(upstream.requests) == CONCURRENT_REQUESTS
+    upstream.gate.set()
+    await asyncio.gather(*readers, *late)
+    near = Range(index[28].start, index[30].start + index[30].length - index[28].start)
+    assert upstream.requests[CONCURRENT_REQUESTS:] == [(Range(index[2].start, index[2].length), near)]
+
+
+async def test_a_relay_that_is_closed_tells_those_who_still_wait_for_their_turn(
+    zck: Path, open_relay: Opener, upstream: MemorySource
+) -> None:
+    relayed = open_relay()
+    upstream.gate.clear()
+    readers = [
+        asyncio.create_task(relayed.ensure([Range(relayed.sparse.index[3 * number].start, 1)], [upstream]))
+        for number in range(CONCURRENT_REQUESTS + 3)
+    ]
+    await until(lambda: len(relayed._coming) == len(readers))
+    await relayed.close()
+    results = await asyncio.gather(*readers, return_exceptions=True)
+    assert {type(result) for result in results} == {UnreachableError}
+
+
+async def test_an_upstream_that_may_send_everything_is_asked_one_thing_at_a_time(
+    zck: Path, relayed: RelayedFile, upstream: MemorySource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RANGES_PER_REQUEST", 2)
+    upstream.ranged = False
+    upstream.gate.clear()
+    spans = [Range(relayed.sparse.index[number].start, 1) for number in range(0, 30, 3)]
+    reader = asyncio.create_task(relayed.ensure(spans, [upstream]))
+    await until(lambda: bool(upstream.requests))
+    await until(lambda: len(relayed._fetches) == CONCURRENT_REQUESTS)
+    assert upstream.open == 1
+    upstream.gate.set()
+    await reader
+    assert len(upstream.requests) == 5
+
+
 async def test_it_is_told_how_many_ranges_can_be_had_at_once(zck: Path, relayed: RelayedFile, upstream: MemorySource) -> None:
     index = relayed.sparse.index
     spans = [Range(0, 10), *(Range(index[number].start, 5) for number in (4, 8, 12))]
@@ -325,7 +386,7 @@ async def test_every_await_can_be_cancelled_and_nothing_hangs_or_leaks(zck: Path
         before = open_descriptors()
         upstream = MemorySource(content)
         upstream.piece_bytes = 60_000
-        relayed = RelayedFile(SparseFile.open(Disk(), tmp_path / f"{fetching}.zck", index_of(zck)))
+        relayed = RelayedFile(SparseFile.open(Disk(), tmp_path / f"{fetching}.zck", index_of(zck)), gather_s=0)
         reader = asyncio.create_task(relayed.ensure([body_of(zck)], [upstream]))
         for _ in range(fetching):
             await asyncio.sleep(0)
@@ -351,7 +412,7 @@ async def test_closing_at_any_moment_tells_every_reader_and_leaves_nothing(
     for fetching in range(60):
         before = open_descriptors()
         upstream = MemorySource(content)
-        relayed = RelayedFile(SparseFile.open(Disk(), tmp_path / f"{fetching}.zck", index_of(zck)))
+        relayed = RelayedFile(SparseFile.open(Disk(), tmp_path / f"{fetching}.zck", index_of(zck)), gather_s=0)
         reader = asyncio.create_task(relayed.ensure([body_of(zck)], [upstream]))
         for _ in range(fetching):
             await asyncio.sleep(0)

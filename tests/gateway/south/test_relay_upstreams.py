@@ -11,14 +11,15 @@ import pytest
 from gateway.north.sources import FolderUpstream, HttpUpstream, Preference, TargetSource, Upstream
 from gateway.simulators.characters import FAILING, LIMITED, announcing_too_little, announcing_too_much, cutting
 from gateway.simulators.upstream import Faults, UpstreamServer
+from gateway.south.besides import SpareRoom
 from gateway.south.relay import RelayedFile
 from gateway.south.relays import Relays
 from gateway.south.sparse import SparseFile
 from tests.builders.relay_site import take
 from tests.builders.relayed import body_of, index_of, info_of, make_zck, open_descriptors
 from update.chunks.ranges import Range
-from update.durable import Disk
-from update.errors import UnreachableError
+from update.durable import Disk, Kind, Operation
+from update.errors import NoSpaceError, UnreachableError
 from update.store.store import Store
 from update.trust.verified import TargetInfo
 from update.wire.habits import Habits
@@ -65,9 +66,9 @@ class Lan:
     def __init__(self, root: Path, zck: Path, stack: AsyncExitStack) -> None:
         self.info: TargetInfo = info_of(zck)
         self._root, self._stack = root, stack
-        file = root / self.info.wire_path
-        file.parent.mkdir(parents=True)
-        file.write_bytes(zck.read_bytes())
+        self.file = root / self.info.wire_path
+        self.file.parent.mkdir(parents=True)
+        self.file.write_bytes(zck.read_bytes())
         self._session = wan_session()
         self.servers: list[UpstreamServer] = []
         self.habits = Habits()
@@ -96,9 +97,17 @@ async def lan(tmp_path: Path, zck: Path) -> AsyncIterator[Lan]:
         await opened.close()
 
 
+async def always(_needed_bytes: int) -> bool:
+    return True
+
+
+async def never(_needed_bytes: int) -> bool:
+    return False
+
+
 async def relayed(lan: Lan, folder: Path, sources: list[TargetSource], zck: Path) -> bytes:
     """Every third chunk, then everything."""
-    file = RelayedFile(SparseFile.open(Disk(), folder / "x.zck", index_of(zck)))
+    file = RelayedFile(SparseFile.open(Disk(), folder / "x.zck", index_of(zck)), spare_room=always)
     try:
         scattered = [Range(chunk.start, chunk.length) for chunk in list(index_of(zck).header)[::3]]
         await file.ensure(scattered, sources)
@@ -134,6 +143,77 @@ async def test_once_it_is_known_each_kind_of_upstream_sends_the_union_once(
     assert (sent, lan.servers[0].traffic.repeated_bytes()) == (union, 0)
 
 
+async def test_an_upstream_that_only_sends_whole_files_costs_the_file_once(lan: Lan, tmp_path: Path) -> None:
+    sources, zck = await lan.sources(Faults(ignore_ranges=True)), make_zck(tmp_path, blocks=3000)
+    lan.file.write_bytes(zck.read_bytes())
+    file = RelayedFile(SparseFile.open(Disk(), tmp_path / "x.zck", index_of(zck)), spare_room=always)
+    try:
+        for _ in range(2):  # as the relay does to get the header, and by which the upstream is known
+            async for _ in sources[0].read_ranges([Range(0, 100)]):
+                pass
+        traffic = lan.servers[0].traffic
+        traffic.bodies.clear()
+        chunks = list(index_of(zck).header)
+        async with asyncio.timeout(20):
+            await asyncio.gather(*(file.ensure([Range(chunk.start, 1)], sources) for chunk in chunks[:20:3]))
+            await file.settle()
+        assert file.sparse.complete
+        assert file.sparse.path.read_bytes() == zck.read_bytes()
+        assert traffic.bodies
+        assert traffic.repeated_bytes() == 0
+    finally:
+        await file.close()
+
+
+@pytest.mark.parametrize("room", [never, None])
+async def test_without_room_nothing_is_kept_that_nobody_asked_for(
+    lan: Lan, tmp_path: Path, zck: Path, room: SpareRoom | None
+) -> None:
+    sources, index = await lan.sources(Faults(ignore_ranges=True)), index_of(zck).header
+    file = RelayedFile(SparseFile.open(Disk(), tmp_path / "x.zck", index_of(zck)), spare_room=room)
+    try:
+        for number in (5, 9, 12):
+            await file.ensure([Range(index[number].start, 1)], sources)
+        await file.settle()
+        assert [number for number in range(len(index)) if file.sparse.holds(number) and index[number].length] == [5, 9, 12]
+    finally:
+        await file.close()
+
+
+async def test_a_full_disk_ends_only_what_nobody_asked_for(lan: Lan, tmp_path: Path, zck: Path) -> None:
+    sources, index = await lan.sources(Faults(ignore_ranges=True)), index_of(zck).header
+
+    def full(operation: Operation) -> None:
+        if operation.kind is Kind.WRITE and operation.offset > index[20].start:
+            raise NoSpaceError("the disk is full")
+
+    file = RelayedFile(SparseFile.open(Disk(full), tmp_path / "x.zck", index_of(zck)), spare_room=always)
+    try:
+        for number in (1, 2, 5):
+            await file.ensure([Range(index[number].start, 1)], sources)
+        await file.settle()
+        assert file.sparse.holds(5)
+        assert not file.sparse.holds(21)
+    finally:
+        await file.close()
+
+
+async def test_what_comes_unasked_and_wrong_is_not_kept(lan: Lan, tmp_path: Path, zck: Path) -> None:
+    index, content = index_of(zck).header, bytearray(zck.read_bytes())
+    wrong = index[len(index) // 2]
+    content[wrong.start] ^= 1
+    sources = await lan.sources(Faults(ignore_ranges=True))
+    lan.file.write_bytes(content)
+    file = RelayedFile(SparseFile.open(Disk(), tmp_path / "x.zck", index_of(zck)), spare_room=always)
+    try:
+        for number in (1, 2, 5):
+            await file.ensure([Range(index[number].start, 1)], sources)
+        await file.settle()
+        assert [number for number in range(len(index)) if not file.sparse.holds(number)] == [wrong.index]
+    finally:
+        await file.close()
+
+
 @pytest.mark.parametrize("faults", HARMFUL, ids=repr)
 async def test_a_lying_upstream_alone_is_refused_and_nothing_of_it_is_kept(
     lan: Lan, tmp_path: Path, zck: Path, faults: Faults
@@ -162,7 +242,7 @@ async def test_any_clients_over_any_upstreams_get_right_bytes_or_a_named_refusal
     dice, content = random.Random(11), zck.read_bytes()
     sources = await lan.sources(*[Faults() for _ in range(3)])
     store = Store(Disk(), tmp_path / "store")
-    relays = Relays(store.layout.sparse, Disk(), lambda _: sources, publish=store.publish, find=store.find)
+    relays = Relays(store.layout.sparse, Disk(), lambda _: sources, publish=store.publish, find=store.find, spare=always)
     outcomes = {"right": 0, "refused": 0, "gone": 0}
 
     async def reader(seed: int) -> None:

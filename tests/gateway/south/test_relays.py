@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.south import relay
 from gateway.south.relay import CONCURRENT_REQUESTS
 from tests.builders.relay_site import RelaySite, take
 from tests.builders.relayed import (
@@ -371,16 +372,18 @@ async def test_every_await_can_be_cancelled_and_nothing_hangs_or_leaks(
 
 
 async def test_requests_of_one_file_are_bounded_however_much_is_asked(
-    make: MakeSite, upstream: MemorySource, info: TargetInfo, zck: Path
+    make: MakeSite, upstream: MemorySource, info: TargetInfo, zck: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(relay, "RANGES_PER_REQUEST", 2)
     site = make(upstream)
     await site.read(info, Range(0, 10))
     upstream.gate.clear()
     spans = [Range(chunk.start, 1) for chunk in list(index_of(zck).header)[::2]]
     readers = [asyncio.create_task(site.read(info, span)) for span in spans]
+    await until(lambda: upstream.open == CONCURRENT_REQUESTS)
     for _ in range(50):
         await asyncio.sleep(0)
-    assert len(spans) > 2 * CONCURRENT_REQUESTS
+    assert len(spans) > 4 * CONCURRENT_REQUESTS
     assert upstream.open == CONCURRENT_REQUESTS
     upstream.gate.set()
     await asyncio.gather(*readers)
