@@ -1,9 +1,12 @@
 # Only what Fieldrelay uses of asn1crypto 1.5.
-from asn1crypto.core import Choice, Sequence
+from typing import Literal
+
+from asn1crypto.core import Asn1Value, Choice, Sequence
 
 class Name(Choice): ...
 
 class Certificate(Sequence):
+    def __getitem__(self, key: Literal["signature_value"]) -> Asn1Value: ...
     @property
     def issuer(self) -> Name: ...
     @property

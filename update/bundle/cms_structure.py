@@ -9,6 +9,8 @@ type data, content absent, signer infos *with* signed attributes; and with `atta
 - no signed attributes: the signature would cover the content directly, and a signed content that happens to encode
   attributes could be passed off as them (RFC 5652 section 5.4, "Security Considerations" of RFC 8933);
 - an attribute twice, or contentType and messageDigest not exactly once with one value (section 5.3);
+- a signer's digest that the structure does not list, or fields that nothing here needs and that are malformed all the same:
+  OpenSSL, which devices verify with, refuses them;
 - digests below SHA-256, an algorithm whose digest is not the stated one, PSS with two different digests.
 
 What is wrong with one signer info is kept beside the good ones: other signers may still suffice.
@@ -44,6 +46,8 @@ class Known:
         """Read one certificate."""
         certificate = x509.load_der_x509_certificate(der)
         names = names_x509.Certificate.load(der, strict=True)
+        if not (names["signature_value"].contents or b"").startswith(b"\0"):
+            raise SignatureError("a certificate's signature is no whole number of bytes, which OpenSSL refuses")
         try:
             identifier = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
         except x509.ExtensionNotFound:
@@ -105,8 +109,19 @@ def parse_signature(signature: bytes, *, attached: bool = False) -> Structure:
     with refusing(SignatureError, "malformed certificate in the CMS signature"):
         certificates = tuple(Known.of(each) for each in _certificate_ders(data))
     with refusing(SignatureError, "malformed CMS signature"):
+        _check_listed_digests(data)
         claims = tuple(_claim_or_refusal(info) for info in data["signer_infos"])
         return Structure(certificates, claims, _content(data))
+
+
+def _check_listed_digests(data: cms.SignedData) -> None:
+    _ = data["version"].native  # reading is what finds it malformed
+    listed = {algorithm["algorithm"].native for algorithm in data["digest_algorithms"]}
+    for info in data["signer_infos"]:
+        _ = info.native
+        used = info["digest_algorithm"]["algorithm"].native
+        if used not in listed:
+            raise SignatureError(f"a signer used the digest {used}, the CMS lists {', '.join(sorted(listed)) or 'none'}")
 
 
 def _content(data: cms.SignedData) -> bytes | None:

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.builders.keys import CODE_SIGNING, issue
 from tests.builders.signatures import (
     CONTENT,
     MESSAGE_DIGEST,
@@ -207,3 +208,32 @@ def test_a_mutant_never_makes_other_content_acceptable(data: st.DataObject) -> N
     rng = random.Random(data.draw(st.integers(0, 2**32)))
     with pytest.raises(FieldrelayError):
         verify(CONTENT + b"!", mutate(rng, _SAMPLES[0]), POLICY)
+
+
+# --- what only OpenSSL, on the devices, would refuse
+
+
+@pytest.mark.parametrize("listed", [[], [{"algorithm": "sha512"}]], ids=["none", "another"])
+def test_a_digest_that_the_structure_does_not_list_is_refused(listed: list[dict[str, str]]) -> None:
+    odd = rebuilt(signed_by(PKI.signers[0]), lambda data: put(data, "digest_algorithms", listed))
+    with pytest.raises(SignatureError, match="digest sha256, the CMS lists"):
+        verify(CONTENT, odd, POLICY)
+
+
+def test_a_certificate_whose_signature_is_no_whole_number_of_bytes_is_refused() -> None:
+    """Where its last bit is 0, as in every other certificate, the library that loads it sees nothing wrong."""
+    made = (issue(f"signer{number}", PKI.intermediate, purposes=[CODE_SIGNING]) for number in range(64))
+    identity = next(each for each in made if each.certificate.signature[-1] % 2 == 0)
+    signature, value = signed_by(identity), identity.certificate.signature
+    at = signature.index(value) - 1
+    assert signature[at] == 0
+    with pytest.raises(SignatureError, match="whole number of bytes"):
+        verify(CONTENT, signature[:at] + b"\x01" + signature[at + 1 :], POLICY)
+
+
+@pytest.mark.parametrize("sized", [0, 3, 0x80], ids=["none", "three", "endless"])
+def test_a_version_of_the_wrong_length_is_refused(sized: int) -> None:
+    signature = signed_by(PKI.signers[0])
+    at = signature.index(b"\x02\x01\x01\x31") + 1
+    with pytest.raises(SignatureError, match="malformed"):
+        verify(CONTENT, signature[:at] + bytes([sized]) + signature[at + 1 :], POLICY)
