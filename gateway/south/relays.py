@@ -11,40 +11,33 @@ import asyncio
 import logging
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gateway.south.besides import SpareRoom
+from gateway.south.headers import fetched_index, kept_index, pinned_header
 from gateway.south.open_files import Lease
-from gateway.south.origins import UPSTREAM_FAULTS, RangeSource, unavailable
+from gateway.south.origins import RangeSource
 from gateway.south.relay import GATHER_S, RelayedFile
 from gateway.south.seeds import Look, Seeds
 from gateway.south.single_flight import SingleFlight
 from gateway.south.sparse import SparseFile, remove
 from gateway.south.unstored import Unstored
 from update.chunks.ranges import Range
-from update.chunks.zchunk import MAX_HEADER_BYTES
 from update.digest import Digest
 from update.durable import Disk
 from update.errors import (
     ChunkError,
     FieldrelayError,
-    LimitError,
     NoSpaceError,
-    NotFoundError,
-    ProtocolError,
     SlowError,
     StoreError,
-    WireError,
 )
 from update.trust.verified import (
-    Provenance,
     TargetInfo,
     VerifiedChunkIndex,
     VerifiedTarget,
-    ZckHeader,
-    verify_chunk_index,
     verify_target,
 )
 
@@ -112,6 +105,9 @@ class Relays:
         self._finishing: dict[Digest, asyncio.Task[None]] = {}
         self._unpublished: set[Digest] = set()
         self._users: Counter[Digest] = Counter()
+        self._waiters = 0
+        self._nobody_waits = asyncio.Event()
+        self._nobody_waits.set()
         self._leaving: dict[Digest, asyncio.Task[None]] = {}
 
     def is_open(self, digest: Digest) -> bool:
@@ -129,6 +125,23 @@ class Relays:
                 return await self._lend(info, ranges)
         except TimeoutError as error:
             raise SlowError(f"upstream did not send what was asked of {info.path} in {self._hold_s:g} s; ask again") from error
+
+    async def bring(self, info: TargetInfo, ranges: Sequence[Range]) -> None:
+        """Have `ranges` in the file before somebody asks; what cannot be stored is not fetched.
+
+        Errors: those of `lend`, and `NoSpaceError`.
+        """
+        try:
+            async with asyncio.timeout(self._hold_s):
+                await self._bring(info, ranges)
+        except TimeoutError as error:
+            raise SlowError(f"upstream did not send what was asked of {info.path} in {self._hold_s:g} s; ask again") from error
+
+    async def quiet(self, within_s: float) -> None:
+        """Return when nobody waits for `lend`, or after so long: who comes unasked stands back."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._nobody_waits.wait()
 
     def leading(self, info: TargetInfo, ranges: Sequence[Range]) -> int:
         """How many of `ranges`, from the first on, can be had at once."""
@@ -186,22 +199,52 @@ class Relays:
         """Per relayed file: chunks at hand and chunks in all."""
         return {digest: (relayed.sparse.count(), len(relayed.sparse.index)) for digest, relayed in self._files.items()}
 
-    async def _lend(self, info: TargetInfo, ranges: Sequence[Range]) -> Lease | None:
-        self._users[info.sha256] += 1
+    @contextmanager
+    def _using(self, digest: Digest) -> Iterator[None]:
+        """Have a file known to be in use: it is not evicted."""
+        self._users[digest] += 1
         try:
-            return await self._lend_used(info, ranges)
+            yield
         finally:
-            self._users[info.sha256] -= 1
-            if not self._users[info.sha256]:
-                del self._users[info.sha256]
+            self._users[digest] -= 1
+            if not self._users[digest]:
+                del self._users[digest]
 
-    async def _lend_used(self, info: TargetInfo, ranges: Sequence[Range]) -> Lease | None:
-        """Like `_lend`, while the file is known to be in use and so is not evicted."""
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Have it known that somebody waits."""
+        self._waiters += 1
+        self._nobody_waits.clear()
+        try:
+            yield
+        finally:
+            self._waiters -= 1
+            if not self._waiters:
+                self._nobody_waits.set()
+
+    async def _bring(self, info: TargetInfo, ranges: Sequence[Range]) -> None:
+        with self._using(info.sha256):
+            relayed = await self._opened(info)
+            if relayed is not None:
+                await self._fill(info, relayed, ranges)
+                self._finish_when_complete(info, relayed)
+            elif info.sha256 in self._homeless:
+                raise NoSpaceError(f"there is no room to begin {info.path}")
+
+    async def _opened(self, info: TargetInfo) -> RelayedFile | None:
+        """The file, opened if need be; None if the store has it, or there is no room for it."""
         if leaving := self._leaving.get(info.sha256):
             await asyncio.wait([leaving])
         if info.sha256 not in self._files:
             await self._openings.share(info.sha256, lambda: self._open(info))
-        relayed = self._files.get(info.sha256)
+        return self._files.get(info.sha256)
+
+    async def _lend(self, info: TargetInfo, ranges: Sequence[Range]) -> Lease | None:
+        with self._waiting(), self._using(info.sha256):
+            return await self._lend_used(info, ranges)
+
+    async def _lend_used(self, info: TargetInfo, ranges: Sequence[Range]) -> Lease | None:
+        relayed = await self._opened(info)
         if relayed is None:
             index = self._homeless.get(info.sha256)
             return None if index is None else await self._pass_on(info, index, None, ranges)
@@ -245,10 +288,10 @@ class Relays:
         homeless = self._homeless.pop(info.sha256, None)
         if await asyncio.to_thread(self._find, info) is not None:  # published since its reader looked
             return
-        pinned = _pinned_header(info)
+        pinned = pinned_header(info)
         path = self._path(info.sha256)
-        index = homeless or await asyncio.to_thread(_kept_index, path, info, pinned)
-        index = index or await _fetched_index(self._sources_of(info), info, pinned)
+        index = homeless or await asyncio.to_thread(kept_index, path, info, pinned)
+        index = index or await fetched_index(self._sources_of(info), info, pinned)
         if index.header.total_length != info.length:
             raise ChunkError(f"{info.path}: its header describes {index.header.total_length} bytes, {info.length} are signed")
         try:
@@ -305,48 +348,3 @@ class Relays:
             await asyncio.to_thread(relayed.sparse.remove_bitmap)
         except StoreError as error:
             _log.warning("relay: a bitmap that nobody needs stays behind: %s (%s)", error, error.code)
-
-
-def _pinned_header(info: TargetInfo) -> ZckHeader:
-    pinned = info.custom.zck_header
-    if pinned is None:
-        raise NotFoundError(f"{info.path} is not stored, and its metadata pins no zchunk header to relay it by")
-    if pinned.length > min(MAX_HEADER_BYTES, info.length):
-        raise LimitError(
-            f"{info.path} of {info.length} bytes: its metadata pins a zchunk header of {pinned.length} bytes, the limit is "
-            f"{MAX_HEADER_BYTES}"
-        )
-    return pinned
-
-
-def _kept_index(path: Path, info: TargetInfo, pinned: ZckHeader) -> VerifiedChunkIndex | None:
-    """The header at the front of an earlier run's sparse file, if it is still the signed one."""
-    try:
-        with path.open("rb") as file:
-            raw = file.read(pinned.length)
-        return verify_chunk_index(raw, sha256=pinned.sha256, provenance=Provenance.TUF, source=info.path)
-    except (OSError, FieldrelayError):  # absent or damaged: it is fetched
-        return None
-
-
-async def _fetched_index(sources: Sequence[RangeSource], info: TargetInfo, pinned: ZckHeader) -> VerifiedChunkIndex:
-    """The header from the first source that has the signed one."""
-    trouble: FieldrelayError = WireError("none is configured")
-    for source in sources:
-        try:
-            return await _index_from(source, info, pinned)
-        except UPSTREAM_FAULTS as error:
-            _log.warning("relay: upstream %s: %s (%s)", source.name, error, error.code)
-            source.failed()
-            trouble = error
-    raise unavailable(f"the zchunk header of {info.path}", trouble) from trouble
-
-
-async def _index_from(source: RangeSource, info: TargetInfo, pinned: ZckHeader) -> VerifiedChunkIndex:
-    raw = bytearray()
-    async with aclosing(source.read_ranges((Range(0, pinned.length),))) as pieces:
-        async for offset, piece in pieces:
-            if offset != len(raw):
-                raise ProtocolError(f"upstream sent byte {offset} of the header of {info.path}, expected byte {len(raw)}")
-            raw += piece
-    return verify_chunk_index(bytes(raw), sha256=pinned.sha256, provenance=Provenance.TUF, source=info.path)
