@@ -11,7 +11,7 @@
 
 *Away* is: unreachable, too slow, or 5xx. A clock that went back makes ages unknown: then upstream is asked, and while it is
 away the limit does not count; it limits age, and is no proof. Content that fails its proof is not kept, whatever was held
-stays, and the client is refused by name.
+stays, and the client is refused by name, or cut where it reads already (`growing`).
 """
 
 import asyncio
@@ -19,16 +19,19 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from gateway.config import RouteSection
+from gateway.south.mirrored.growing import Growing
 from gateway.south.mirrored.objects import Held, Objects, confirmed
 from gateway.south.mirrored.origin import Fetched, Origin
 from gateway.south.mirrored.proof import check_file
 from gateway.south.mirrored.rules import Rule, rule_of
 from gateway.south.single_flight import SingleFlight
 from gateway.status import RouteState
-from update.errors import NotFoundError, SlowError, UnreachableError
+from update.errors import FieldrelayError, NotFoundError, SlowError, UnreachableError
 
 _LOG = logging.getLogger(__name__)
 _TRIES = 2
@@ -52,6 +55,8 @@ class Mirror:
         self._origin = origin
         self._now = now
         self._flights: SingleFlight[str, Held] = SingleFlight()
+        self._growing: dict[str, Growing] = {}
+        self._beginnings: dict[str, asyncio.Future[None]] = {}
         self._stale_answers = 0
         self._trouble = ""
 
@@ -70,6 +75,23 @@ class Mirror:
             if file is not None:
                 return Content(held, file)
         raise UnreachableError(f"{path} was removed while it was asked for; ask again")
+
+    async def begin(self, path: str) -> Content | Growing:
+        """The same as `get`, or content that lasts and is on its way in: to be lent before anything is waited for."""
+        if growing := self._growing.get(path):
+            return growing
+        loop = asyncio.get_running_loop()
+        whole = loop.create_task(self.get(path))
+        beginning = self._beginnings.setdefault(path, loop.create_future())
+        either: set[asyncio.Future[Any]] = {whole, beginning}  # Any: one of them has no value
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            growing = None if whole.done() else self._growing.get(path)
+            return await whole if growing is None else growing
+        finally:
+            whole.cancel()  # not the flight that it waits for
+            if path not in self._flights:
+                self._beginnings.pop(path, None)
 
     def state(self) -> RouteState:
         """Figures and limits of this route."""
@@ -122,10 +144,35 @@ class Mirror:
         return self._now().timestamp() - held.confirmed_s
 
     async def _ask(self, path: str, rule: Rule) -> Held:
-        """Ask upstream, and keep what it says."""
-        held, now_s = self._objects.find(path), self._now().timestamp()
+        """Ask upstream, and keep what it says; whatever happens, nobody reads on for ever."""
+        trouble: FieldrelayError | None = UnreachableError("the gateway is going down; ask again")
         try:
-            fetched = await self._origin.fetch(path, held, self._objects, now_s)
+            held = await self._ask_upstream(path, rule)
+            trouble = None
+        except FieldrelayError as error:
+            trouble = error
+            raise
+        finally:
+            if growing := self._growing.pop(path, None):
+                growing.end(trouble)
+            self._no_longer_beginning(path)
+        return held
+
+    def _grow(self, path: str, growing: Growing) -> None:
+        """Content begins to come: whoever waits for it may read meanwhile."""
+        self._growing[path] = growing
+        self._no_longer_beginning(path)
+
+    def _no_longer_beginning(self, path: str) -> None:
+        if beginning := self._beginnings.pop(path, None):
+            beginning.set_result(None)
+
+    async def _ask_upstream(self, path: str, rule: Rule) -> Held:
+        held, now_s = self._objects.find(path), self._now().timestamp()
+        begun = partial(self._grow, path) if rule.lasting else None
+        has_proof = rule.proof is not None
+        try:
+            fetched = await self._origin.fetch(path, held, self._objects, now_s, begun=begun, has_proof=has_proof)
         except NotFoundError:
             return await self._absent(path, held, now_s)
         except (UnreachableError, SlowError) as error:
@@ -153,6 +200,8 @@ class Mirror:
         try:
             if rule.proof is not None:
                 await asyncio.to_thread(check_file, rule.proof, staged, max_bytes=self.route.max_object_bytes)
+            if growing := self._growing.get(fetched.held.path):
+                growing.proved()
             await self._objects.keep(fetched.held, staged)
         finally:
             self._objects.discard(staged)

@@ -16,6 +16,7 @@ from typing import Final
 import aiohttp
 
 from gateway.config import RouteKind, RouteSection
+from gateway.south.mirrored.growing import STREAM_FROM_BYTES, Begun, Growing
 from gateway.south.mirrored.objects import Held, Objects
 from gateway.south.mirrored.rules import quoted
 from update.durable import DurableFile
@@ -23,7 +24,7 @@ from update.errors import ProtocolError, TooLargeError
 from update.wire.http import PLAIN, Manner, exchange, pieces, refusal
 from update.wire.rate import RateGuard
 
-_WRITE_BYTES: Final = 1 << 20
+_WRITE_BYTES: Final = 256 << 10
 _CONNECTIONS: Final = 8
 _MEDIA_TYPE = re.compile(r"[\w.+-]{1,100}/[\w.+-]{1,100}", re.ASCII)
 _VALIDATOR = re.compile(r"[\x20-\x7e]{1,300}", re.ASCII)
@@ -52,8 +53,13 @@ class Origin:
         self._manner = manner
         self._turns = asyncio.Semaphore(_CONNECTIONS)
 
-    async def fetch(self, path: str, held: Held | None, objects: Objects, now_s: float) -> Fetched | None:
-        """The content of `path`, or None where upstream says that `held` still is. The caller closes and keeps the file."""
+    async def fetch(
+        self, path: str, held: Held | None, objects: Objects, now_s: float, *, begun: Begun | None = None, has_proof: bool = False
+    ) -> Fetched | None:
+        """The content of `path`, or None where upstream says that `held` still is. The caller closes and keeps the file.
+
+        `begun` is told of content that is worth reading while it comes, and has to end it; `has_proof`: not to its last byte.
+        """
         headers = {**(self._manifests if "/manifests/" in path else {}), **_conditions(held)}
         async with (
             self._turns,
@@ -65,8 +71,12 @@ class Origin:
                 raise refusal(response)
             announced = self._announced(response)
             file = await objects.stage(path, announced or 0)
+            growing: Growing | None = None
             try:
-                digest, size = await self._receive(response, file)
+                if begun is not None and announced is not None and announced >= STREAM_FROM_BYTES:
+                    growing = Growing(file.fileno(), announced, _media_type(response), has_proof=has_proof)
+                    begun(growing)
+                digest, size = await self._receive(response, file, growing)
             except BaseException:  # also when cancelled: nothing half-received stays
                 file.close()
                 objects.discard(file.path)
@@ -82,7 +92,7 @@ class Origin:
             raise TooLargeError(f"{response.url} announces {announced} bytes, max_object_bytes is {self._max_bytes}")
         return announced
 
-    async def _receive(self, response: aiohttp.ClientResponse, file: DurableFile) -> tuple[str, int]:
+    async def _receive(self, response: aiohttp.ClientResponse, file: DurableFile, growing: Growing | None) -> tuple[str, int]:
         """Write the body and sync it; its SHA-256 and length. aiohttp reports one shorter than announced as a failure."""
         state, size, waiting = hashlib.sha256(), 0, bytearray()
         async for piece in pieces(response, RateGuard(self._manner.patience, str(response.url)), self._manner.line):
@@ -92,7 +102,11 @@ class Origin:
             if len(waiting) >= _WRITE_BYTES:
                 size += await asyncio.to_thread(_take, state.update, file, size, bytes(waiting))
                 waiting.clear()
+                if growing is not None:
+                    growing.grew(size)
         size += await asyncio.to_thread(_take, state.update, file, size, bytes(waiting))
+        if growing is not None:
+            growing.grew(size)
         await asyncio.to_thread(file.sync)
         return state.hexdigest(), size
 
@@ -107,16 +121,20 @@ def _conditions(held: Held | None) -> Mapping[str, str]:
 
 
 def _described(path: str, response: aiohttp.ClientResponse, digest: str, size: int, now_s: float) -> Held:
-    media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
     return Held(
         path,
         digest,
         size,
         now_s,
-        media_type if _MEDIA_TYPE.fullmatch(media_type) else "",
+        _media_type(response),
         _line(response.headers.get("ETag", "")),
         _line(response.headers.get("Last-Modified", "")),
     )
+
+
+def _media_type(response: aiohttp.ClientResponse) -> str:
+    media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
+    return media_type if _MEDIA_TYPE.fullmatch(media_type) else ""
 
 
 def _line(text: str) -> str:

@@ -8,7 +8,8 @@ a client that asks for the head of a layer pulls it next.
 A route without a host answers what is asked of this gateway itself, never the whole URL that a proxy gets: only a route's own
 host counts there. What no route answers goes on to `otherwise`, so that a route never hides a signed URL of another host.
 
-A body begins only when all of it is on disk and proved. Queries are ignored: they are no part of any name here.
+A body begins when all of it is on disk and proved; a large one that lasts is sent while it comes (`growing`). Queries are
+ignored: they are no part of any name here.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,9 +20,11 @@ from aiohttp import web
 
 from gateway.config import RouteKind
 from gateway.south.files import answer, etag_of
+from gateway.south.mirrored.growing import Growing
 from gateway.south.mirrored.mirror import Content, Mirror
 from gateway.south.mirrored.objects import Held
 from gateway.south.mirrored.rules import plain_path
+from gateway.south.mirrored.streaming import can_stream, stream
 from gateway.south.open_files import Lease, OpenFiles
 from gateway.south.proxy import check_host, is_absolute
 from gateway.south.range_response import RangeResponse
@@ -62,11 +65,14 @@ class MirrorServer:
         mirror = self._mirror(request, raw)
         if mirror is None:
             return await self._otherwise(request)
-        content = await mirror.get(plain_path(raw[len(mirror.route.prefix) :]))
+        path, oci = plain_path(raw[len(mirror.route.prefix) :]), mirror.route.kind is RouteKind.OCI
+        content = await (mirror.begin(path) if can_stream(request.headers) else mirror.get(path))
+        if isinstance(content, Growing):
+            return await stream(request, content, _registry_headers(path, content.media_type) if oci else {})
         held = content.held
         result = answer(request.method, request.headers, held.size_bytes, etag_of(parse_digest(held.digest)))
         head = result.head
-        if mirror.route.kind is RouteKind.OCI:
+        if oci:
             if held.media_type:
                 head = head.replace(_PLAIN_TYPE, f"Content-Type: {held.media_type}\r\n".encode(), 1)
             head += f"Docker-Content-Digest: {_registry_digest(held)}\r\n".encode()
@@ -91,6 +97,14 @@ def _host(request: web.Request) -> str:
         return request.url.host or "-"
     except ValueError as error:
         raise ProtocolError(f"not a host: {request.host[:80]!r}") from error
+
+
+def _registry_headers(path: str, media_type: str) -> dict[str, str]:
+    """Of a blob or manifest that is asked for by its digest: only those are streamed."""
+    reference = path.rpartition("/")[2]
+    kind, _, digest = reference.partition(":")
+    known = {"Docker-Content-Digest": reference, "Content-Type": media_type, "ETag": f'"{digest}"' if kind == "sha256" else ""}
+    return {name: value for name, value in known.items() if value}
 
 
 def _registry_digest(held: Held) -> str:
