@@ -14,6 +14,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationInfo
 from pydantic.dataclasses import dataclass
 
+from update.bundle.rauc_reader import RaucPurpose
 from update.errors import ConfigurationError
 from update.provided import (
     CODE_SIGNING,
@@ -203,6 +204,7 @@ class LogSection:
 class RepositorySection:
     """One pinned TUF repository and its upstreams, in the order in which they are tried (URLs or folders).
 
+    `cms_…` is for `.swu` and, but for the purpose, for RAUC bundles too. `rauc_certificate` and `rauc_key` open encrypted ones.
     `hardware` empty: everything is mirrored; otherwise what names one of these, and what names no hardware at all.
     """
 
@@ -212,6 +214,10 @@ class RepositorySection:
     cms_roots: tuple[ProvidedPath, ...] = ()
     cms_purpose: Purpose = CODE_SIGNING
     cms_threshold: _Count = 1
+    rauc_purpose: RaucPurpose = RaucPurpose.SMIMESIGN
+    rauc_accept_plain: _Switch = False
+    rauc_certificate: ProvidedPath | None = None
+    rauc_key: ProvidedPath | None = None
     hardware: tuple[HardwareText, ...] = ()
     poll_interval_s: _Seconds = 900
 
@@ -226,6 +232,9 @@ def _checked_repositories(repositories: tuple[RepositorySection, ...]) -> tuple[
     names = [repository.name for repository in repositories]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"each repository has its own name; given twice: {', '.join(doubled)}")
+    for repository in repositories:
+        if (repository.rauc_certificate is None) != (repository.rauc_key is None):
+            raise ValueError(f"{repository.name}: rauc_certificate and rauc_key belong together: name both, or none")
     return repositories
 
 

@@ -25,7 +25,7 @@ from update.wire.habits import Habits
 from update.wire.line import Line
 
 Learn = Callable[[TargetInfo, VerifiedBundle], None]
-"""Told of every bundle that was proved."""
+"""Told of every `.swu` that was proved."""
 Shown = Callable[[str, Collection[TargetInfo]], None]
 """Told of what a repository lists from now on, before the room is."""
 
@@ -83,7 +83,8 @@ def _make_mirror(section: RepositorySection, shared: Shared) -> Mirror:
     )
 
     def inspect(file: Path, info: TargetInfo) -> None:
-        if bundle := shared.proofs.verify(file, info):
+        bundle = shared.proofs.verify(file, info)
+        if isinstance(bundle, VerifiedBundle):  # a RAUC bundle names no URLs
             shared.learn(info, bundle)
 
     def show(name: str, listed: Collection[TargetInfo]) -> None:

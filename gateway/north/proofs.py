@@ -10,8 +10,11 @@ from cryptography import x509
 from gateway.config import RepositorySection
 from update.bundle.cms import CmsPolicy
 from update.bundle.deltas import Delta, deltas
+from update.bundle.rauc_crypt import Recipient
+from update.bundle.rauc_layout import is_rauc_bundle
+from update.bundle.rauc_reader import RaucPolicy, RaucPurpose, rauc_policy, verify_rauc_bundle
 from update.bundle.reader import verify_bundle
-from update.bundle.verified import VerifiedBundle
+from update.bundle.verified import VerifiedBundle, VerifiedRaucBundle
 from update.errors import ConfigurationError
 from update.provided import read_provided
 from update.store.store import Store
@@ -29,9 +32,23 @@ class _Authorities:
     intermediates: tuple[x509.Certificate, ...]
     purpose: x509.ObjectIdentifier | None
     threshold: int
+    rauc_purpose: RaucPurpose
+    accept_plain: bool
+    recipient: Recipient | None
 
     def policy(self, now: datetime) -> CmsPolicy:
         return CmsPolicy(self.roots, now, self.intermediates, purpose=self.purpose, threshold=self.threshold)
+
+    def rauc(self, now: datetime) -> RaucPolicy:
+        return rauc_policy(
+            self.roots,
+            now,
+            intermediates=self.intermediates,
+            purpose=self.rauc_purpose,
+            threshold=self.threshold,
+            accept_plain=self.accept_plain,
+            recipient=self.recipient,
+        )
 
 
 class Proofs:
@@ -41,13 +58,17 @@ class Proofs:
         self._authorities = {section.name: _authorities(section) for section in repositories if section.cms_roots}
         self._now = now
 
-    def verify(self, file: Path, info: TargetInfo) -> VerifiedBundle | None:
+    def verify(self, file: Path, info: TargetInfo) -> VerifiedBundle | VerifiedRaucBundle | None:
         """The bundle in `file`, proved; None if it is no bundle, or its repository names no authorities.
 
         Errors: `TrustError`, `BundleError`.
         """
         authorities = self._authorities.get(info.repository)
-        if authorities is None or not info.path.endswith(_NATIVE_BUNDLE):
+        if authorities is None:
+            return None
+        if is_rauc_bundle(info.path):
+            return verify_rauc_bundle(file, authorities.rauc(self._now()), provenance=Provenance.TUF, target=info)
+        if not info.path.endswith(_NATIVE_BUNDLE):
             return None
         return verify_bundle(file, authorities.policy(self._now()), provenance=Provenance.TUF, target=info)
 
@@ -57,7 +78,7 @@ class Proofs:
         Errors: `StoreError`, `TrustError`, `BundleError`.
         """
         bundle = self.verify(store.open_verified(info).file, info)
-        return () if bundle is None else deltas(bundle)
+        return deltas(bundle) if isinstance(bundle, VerifiedBundle) else ()
 
 
 def _authorities(section: RepositorySection) -> _Authorities:
@@ -70,4 +91,18 @@ def _authorities(section: RepositorySection) -> _Authorities:
     if not roots:
         raise ConfigurationError(f"repository {section.name}: cms_roots hold no self-issued certificate")
     purpose = x509.ObjectIdentifier(section.cms_purpose) if section.cms_purpose else None
-    return _Authorities(tuple(roots), tuple(intermediates), purpose, section.cms_threshold)
+    return _Authorities(
+        tuple(roots),
+        tuple(intermediates),
+        purpose,
+        section.cms_threshold,
+        section.rauc_purpose,
+        section.rauc_accept_plain,
+        _recipient(section),
+    )
+
+
+def _recipient(section: RepositorySection) -> Recipient | None:
+    if section.rauc_certificate is None or section.rauc_key is None:
+        return None
+    return Recipient.from_pem(read_provided(section.rauc_certificate), read_provided(section.rauc_key))

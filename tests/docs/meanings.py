@@ -19,6 +19,7 @@ MEANINGS: Final[dict[str, str]] = {
     "wan.source_address": "The local address from which connections are made.",
     "wan.source_interface": "The network interface from which connections are made; excludes `source_address`.",
     "control.allowed_gids": "Groups whose members may use it, by numeric id.",
+    "repository.rauc_key": "The private key of `rauc_certificate`: PEM, RSA, readable by the gateway only.",
     # node.toml
     "driver.kind": "`linux`: two slots of block devices or files; `simulated`: a device that exists only in its records.",
     "bootloader.kind": "`uboot`: U-Boot's redundant environment by libubootenv's tools; `simulated`: a text file.",

@@ -22,9 +22,11 @@ from update.errors import ConfigurationError, FormatVersionError
 from update.provided import CODE_SIGNING, MAX_PROVIDED_BYTES
 
 SAMPLE = Path(__file__).parents[2] / "configs" / "gateway.toml"
-NO_DEFAULT = {"wan", "repository.name", "repository.root", "repository.upstreams"} | {
-    f"route.{key}" for key in ("name", "prefix", "upstream", "kind")
-}
+NO_DEFAULT = (
+    {"wan"}
+    | {f"repository.{key}" for key in ("name", "root", "upstreams", "rauc_certificate", "rauc_key")}
+    | {f"route.{key}" for key in ("name", "prefix", "upstream", "kind")}
+)
 FILE = Path("/etc/fieldrelay/gateway.toml")
 REPOSITORY = 'format_version = 1\n[[repository]]\nname = "v"\nroot = "root.json"\nupstreams = ["https://u.example/v"]\n'
 
