@@ -49,7 +49,8 @@ class Node:
     def agent(self, source: Source, watch: Watch) -> Agent:
         """The agent, taking orders from `source`. `ConfigurationError` for keys and roots that cannot be read."""
         config = self.config
-        place = Place(config.node.state, Hardware.parse(config.node.hardware), lambda: datetime.now(UTC))
+        hardware = Hardware.parse(config.node.hardware)
+        place = Place(config.node.state, hardware, lambda: datetime.now(UTC), config.patches)
         content = Content([_pinned(section) for section in config.repository], self.link, place, disk=self.disk, floor=self.floor)
         return Agent(
             node=config.node.id,

@@ -138,6 +138,15 @@ class HookSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
+class PatchesSection:
+    """Patches that a gateway offers instead of chunks, where they are smaller; each chunk is verified all the same."""
+
+    enabled: _Switch = True
+    memory_bytes: Annotated[int, Field(strict=True, ge=1 << 20, le=256 << 20)] = 64 << 20
+    wait_s: _Pause = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
 class PollSection:
     """How often the gateway is asked: what it wishes, within these bounds; `retry_s` when it is away."""
 
@@ -194,6 +203,7 @@ class NodeConfig:
     bootloader: _Kind
     repository: Annotated[tuple[RepositorySection, ...], AfterValidator(_different_names)]
     health: HealthSection = HealthSection()
+    patches: PatchesSection = PatchesSection()
     poll: PollSection = PollSection()
     log: LogSection = LogSection()
     check: tuple[CheckSection, ...] = ()

@@ -11,19 +11,21 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from node_agent.config import PatchesSection
 from node_agent.record import Release
 from node_agent.source import Offer
 from node_agent.staging import Staging, copy_bundle, digest_bundle
 from update.bundle.cms import CmsPolicy
 from update.bundle.reader import verify_bundle
 from update.bundle.verified import VerifiedBundle
+from update.chunks.pair import PatchOffer
 from update.digest import Digest
 from update.durable import Disk
 from update.errors import (
@@ -63,6 +65,16 @@ class Transport(Protocol):
         """(offset, bytes) covering the (start, length) of `ranges`, ascending. Errors: `WireError`."""
         ...
 
+    async def find_patch(self, repository: str, path: str, base: Digest, limits: PatchesSection) -> PatchOffer | None:
+        """The pair patch to the image of `path` that is offered, if any. Errors: `WireError`."""
+        ...
+
+    def read_patch(
+        self, repository: str, path: str, base: Digest, offer: PatchOffer, limits: PatchesSection
+    ) -> AsyncGenerator[bytes, None]:
+        """Its bytes, in order. Errors: `WireError`."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
@@ -81,6 +93,7 @@ class Place:
     folder: Path
     hardware: Hardware
     now: Callable[[], datetime]
+    patches: PatchesSection = field(default_factory=PatchesSection)
 
 
 class Content:
@@ -146,7 +159,7 @@ class Content:
 
     def chunks(self) -> "GatewayChunks":
         """Where the remote chunks of a bundle are read."""
-        return GatewayChunks(self._transport, {name.lower(): name for name in self._pinned})
+        return GatewayChunks(self._transport, {name.lower(): name for name in self._pinned}, self._place.patches)
 
     def forget(self) -> None:
         """Remove everything staged."""
@@ -255,18 +268,37 @@ class Content:
 class GatewayChunks:
     """`ChunkSource`: a bundle names `http://<repository>/targets/...` in its signed description; the gateway serves it."""
 
-    def __init__(self, transport: Transport, names: Mapping[str, str]) -> None:
+    def __init__(self, transport: Transport, names: Mapping[str, str], patches: PatchesSection) -> None:
         self._transport = transport
         self._names = names
+        self._patches = patches
 
     async def read_ranges(self, url: str, ranges: Sequence[tuple[int, int]]) -> AsyncIterator[tuple[int, bytes]]:
         """The bytes of `url` in `ranges`; `UnsupportedError` for a URL of no repository of this node."""
+        repository, path = self._target(url)
+        async for piece in self._transport.read_ranges(repository, path, ranges):
+            yield piece
+
+    async def find_patch(self, url: str, base: Digest) -> PatchOffer | None:
+        """A patch that may be used instead, unless this node wants none."""
+        return await self._transport.find_patch(*self._target(url), base, self._patches) if self._patches.enabled else None
+
+    def read_patch(self, url: str, base: Digest, offer: PatchOffer) -> AsyncGenerator[bytes, None]:
+        """The bytes of that patch."""
+        return self._transport.read_patch(*self._target(url), base, offer, self._patches)
+
+    @property
+    def patch_memory_bytes(self) -> int:
+        """How much memory the application of a patch may take."""
+        return self._patches.memory_bytes
+
+    def _target(self, url: str) -> tuple[str, str]:
+        """Repository and path on the wire."""
         parts = urlsplit(url)
         repository = self._names.get((parts.hostname or "").lower())
         if repository is None or not parts.path.startswith("/targets/"):
             raise UnsupportedError(f"the bundle reads chunks from {url[:200]!r}, which is no target of a repository of this node")
-        async for piece in self._transport.read_ranges(repository, parts.path.removeprefix("/"), ranges):
-            yield piece
+        return repository, parts.path.removeprefix("/")
 
 
 def _verify(path: Path, policy: CmsPolicy, release: Release, info: TargetInfo | None) -> VerifiedBundle:

@@ -6,7 +6,7 @@ Everything a node says to a gateway goes through one `Link`: a session whose TLS
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,10 @@ from typing import Self
 import aiohttp
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from node_agent.config import PatchesSection
 from node_agent.discovery import Discovery
+from update.chunks.pair import PatchOffer
+from update.digest import Digest
 from update.durable import Disk
 from update.errors import ConfigurationError, PeerIdentityError, SlowError, UnreachableError
 from update.store.staging import Staged
@@ -25,8 +28,9 @@ from update.wire.ddi_client import DdiClient
 from update.wire.download import download
 from update.wire.est import CACERTS_PATH, enroll
 from update.wire.http import HttpFetcher, Manner, exchange, read_bounded
+from update.wire.pairs import find_patch, patch_url
 from update.wire.ranged import read_ranges
-from update.wire.rate import Patience
+from update.wire.rate import Patience, Retry
 from update.wire.tls import GATEWAY_IDENTITY, client_context
 
 _LOG = logging.getLogger(__name__)
@@ -35,6 +39,7 @@ MANNER = Manner(patience=Patience(connect_s=10.0), server_hostname=GATEWAY_IDENT
 _MAX_TOKEN_BYTES = 1024
 _MAX_CA_BYTES = 64 << 10
 _CONNECTIONS = 4
+_FEW = Retry(attempts=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +121,23 @@ class Link:
             pieces = read_ranges(session, f"{url}/repositories/{repository}/{path}", ranges, manner=MANNER)
             async with aclosing(pieces):
                 async for piece in pieces:
+                    yield piece
+
+    async def find_patch(self, repository: str, path: str, base: Digest, limits: PatchesSection) -> PatchOffer | None:
+        """What the gateway offers instead of the chunks of a file."""
+        async with self.connected() as (session, url):
+            address = patch_url(f"{url}/repositories/{repository}", path, base=base, memory_bytes=limits.memory_bytes)
+            return await find_patch(session, address, wait_s=limits.wait_s, manner=MANNER)
+
+    async def read_patch(
+        self, repository: str, path: str, base: Digest, offer: PatchOffer, limits: PatchesSection
+    ) -> AsyncGenerator[bytes, None]:
+        """The patch that was offered; one that breaks off is continued, not for ever."""
+        async with self.connected() as (session, url):
+            address = patch_url(f"{url}/repositories/{repository}", path, base=base, memory_bytes=limits.memory_bytes)
+            reading = read_ranges(session, address, [(0, offer.size)], size=offer.size, manner=MANNER, retry=_FEW)
+            async with aclosing(reading) as pieces:
+                async for _, piece in pieces:
                     yield piece
 
     async def _connect(self) -> tuple[aiohttp.ClientSession, str]:

@@ -13,7 +13,7 @@ The rules every driver keeps (the contract suite in `tests/contract` pins them):
 A slot is a *group of parts* (kernel image and root file system), written separately, activated once.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Final, Protocol
 
 from node_agent.bootloaders.bootloader import Bootloader
 from update.bundle.verified import VerifiedBundle
+from update.chunks.pair import PatchOffer
 from update.digest import Digest
 from update.durable import Disk
 from update.identity import Hardware
@@ -111,6 +112,22 @@ class ChunkSource(Protocol):
 
         Pieces may have any size and need not respect the ranges' borders. Errors: `WireError`. Verification is the caller's.
         """
+        ...
+
+    async def find_patch(self, url: str, base: Digest) -> PatchOffer | None:
+        """The pair patch to the image of `url` from the one whose zchunk header has SHA-256 `base`; None if none is offered.
+
+        May wait a while for one that is being made. Errors: `WireError`.
+        """
+        ...
+
+    def read_patch(self, url: str, base: Digest, offer: PatchOffer) -> AsyncGenerator[bytes, None]:
+        """Its bytes, in order. Errors: `WireError`. They prove nothing: verification is the caller's."""
+        ...
+
+    @property
+    def patch_memory_bytes(self) -> int:
+        """How much memory the application of a patch may take."""
         ...
 
 

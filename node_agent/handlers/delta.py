@@ -4,25 +4,37 @@ The order of work, each step on what the one before left over:
 
 1. What an interrupted write, or an older release at the same place, already put there is verified and kept.
 2. Chunks of the running slot are read, verified and copied; chunks of zeros are written where there are none yet.
-3. What is still missing is fetched, once each, decoded, verified, and written to every place it belongs.
-4. Everything is made durable, then every chunk is read back and compared.
+3. If a patch from the image in the running slot is offered, and is smaller than the chunks that are missing, they are made
+   by it (`patched`). It was never needed: whatever goes wrong with it, the next step makes good.
+4. What is still missing is fetched, once each, decoded, verified, and written to every place it belongs.
+5. Everything is made durable, then every chunk is read back and compared.
 
 Indexes of old images are only hints: each chunk taken from a slot is hashed as it is read, and one that differs counts as
 missing. So a slot that somebody wrote to costs bytes, never correctness.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from node_agent.handlers.assembler import Assembler
 from node_agent.handlers.part import BLOCK_BYTES, Part, Piece, check, in_batches, runs
+from node_agent.handlers.patched import Base, Missing, Pulled, apply
+from update.chunks.pair import PatchOffer
 from update.chunks.plan import Reuse, Source, Zero, merge, plan_delta
 from update.chunks.ranges import Range
 from update.chunks.zchunk import Chunk, ChunkDecoder, HeaderIndex
+from update.digest import Digest
+from update.errors import FieldrelayError
 from update.trust.verified import VerifiedChunkIndex
 
+_LOG = logging.getLogger(__name__)
+
 _FETCH_BATCH_BYTES: Final = 1 << 20
+_WORTH_PATCH_BYTES: Final = 64 << 10
 _ZEROS: Final = bytes(BLOCK_BYTES)
 
 
@@ -33,13 +45,31 @@ class RangeSource(Protocol):
         """(offset, bytes) of every range."""
         ...
 
+    async def find_patch(self, url: str, base: Digest) -> PatchOffer | None:
+        """The patch to that file from the image whose zchunk header has SHA-256 `base`, if one is offered."""
+        ...
+
+    def read_patch(self, url: str, base: Digest, offer: PatchOffer) -> AsyncGenerator[bytes, None]:
+        """Its bytes, in order."""
+        ...
+
+    @property
+    def patch_memory_bytes(self) -> int:
+        """What applying a patch may take."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class OldImage:
-    """What the running slot holds: how to read it (offset, size), and what is believed to be where."""
+    """What the running slot holds: how to read it (offset, size), and what is believed to be where.
+
+    `header` is the SHA-256 of the zchunk header that it was written by, and `size` its size in bytes, where that is known.
+    """
 
     read: Callable[[int, int], bytes]
     source: Source
+    header: Digest | None = None
+    size: int = 0
 
 
 @dataclass(slots=True)
@@ -65,11 +95,13 @@ class DeltaWriter:
         self._placed = placed
         self._resume = resume
         self._done = bytearray(len(self._index))
+        self._old_is_whole = True
 
     async def write(self, url: str, chunks: RangeSource, advance: Callable[[int], None]) -> None:
         """Write everything and make it durable. Errors: `WireError` of the source, `ChunkError`, `StoreError`."""
         await in_batches(self._keep(), advance)
         await in_batches(self._copy(), advance)
+        await self._patch(url, chunks, advance)
         await self._fetch(url, chunks, advance)
         await in_batches(self._settle(), advance)
 
@@ -94,6 +126,7 @@ class DeltaWriter:
         for run in runs(_piece(step.chunk, step.source_offset) for step in steps):
             data, good = check(self._old.read, run)
             pieces = [piece for piece, is_good in zip(run, good, strict=True) if is_good]
+            self._old_is_whole &= all(good)
             if len(pieces) == len(run):
                 self._part.write(run[0].target, data)
             else:
@@ -116,8 +149,41 @@ class DeltaWriter:
             self.tally.zero += chunk.size
             yield chunk.size
 
+    async def _patch(self, url: str, chunks: RangeSource, advance: Callable[[int], None]) -> None:
+        """Step 3: by a patch, where one costs less. An old image that was changed is not what a patch was made from."""
+        chunk_bytes = sum(self._index[numbers[0]].length for numbers in self._missing().values())
+        if self._old.header is None or not self._old_is_whole or chunk_bytes < _WORTH_PATCH_BYTES:
+            return
+        try:
+            offer = await chunks.find_patch(url, self._old.header)
+            if offer is None or offer.size >= chunk_bytes:
+                return
+            _LOG.info("taking a patch of %d bytes instead of chunks of %d", offer.size, chunk_bytes)
+            async with aclosing(chunks.read_patch(url, self._old.header, offer)) as pieces:
+                await self._apply(offer, pieces, chunks.patch_memory_bytes, advance)
+        except FieldrelayError as error:
+            _LOG.info("the patch is of no use, taking the chunks: %s (%s)", error, error.code)
+        except MemoryError:
+            _LOG.warning("there is no memory for the patch, taking the chunks")
+
+    async def _apply(
+        self, offer: PatchOffer, pieces: AsyncIterator[bytes], memory_bytes: int, advance: Callable[[int], None]
+    ) -> None:
+        loop = asyncio.get_running_loop()
+
+        def put(size: int) -> None:
+            self.tally.fetched += size
+            loop.call_soon_threadsafe(advance, size)
+
+        missing = Missing(self._index, self._done, self._part, put)
+        stream, base = Pulled(pieces, offer.size), Base(self._old.read, self._old.size)
+        try:
+            await apply(offer, stream, base, missing, size=self._index.image_size, memory_bytes=memory_bytes)
+        finally:
+            self.tally.downloaded += stream.received
+
     async def _fetch(self, url: str, chunks: RangeSource, advance: Callable[[int], None]) -> None:
-        """Step 3: the rest, over the wire."""
+        """Step 4: the rest, over the wire."""
         places = self._missing()
         wanted = [self._index[numbers[0]] for numbers in places.values()]
         ranges = merge(Range(chunk.start, chunk.length) for chunk in wanted)

@@ -14,7 +14,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,7 @@ from update.bundle.reader import verify_bundle
 from update.chunks.chunker import cut_image, file_reader
 from update.chunks.fields import Compression
 from update.chunks.header import HeaderBuilder
+from update.chunks.pair import PatchOffer
 from update.chunks.zchunk import HeaderIndex, parse_header
 from update.digest import Digest, digest_file
 from update.durable import Disk
@@ -201,6 +202,16 @@ class _Chunks:
         async with wan_session() as session:
             async for piece in read_ranges(session, url, ranges):
                 yield piece
+
+    async def find_patch(self, _url: str, _base: Digest) -> None:
+        """It has none."""
+
+    def read_patch(self, url: str, base: Digest, offer: PatchOffer) -> AsyncGenerator[bytes, None]:
+        raise AssertionError(f"{url} {base} {offer}: no patch was offered")
+
+    @property
+    def patch_memory_bytes(self) -> int:
+        return 0
 
 
 async def _install(folder: Path, bundle: Path, anchors: Path) -> None:

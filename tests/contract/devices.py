@@ -3,7 +3,7 @@
 import gzip
 import hashlib
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -17,8 +17,10 @@ from node_agent.drivers.slots.layout import PartConfig, SlotConfig
 from tests.builders.bundles import DEMO, describe, image, script, signed, verified
 from tests.contract.boards import Board, BoardMaker, simulated_board, uboot_board
 from update.bundle.verified import VerifiedBundle
+from update.chunks.pair import PatchOffer
+from update.digest import Digest
 from update.durable import Disk
-from update.errors import UnreachableError
+from update.errors import UnreachableError, WireError
 from update.publish.images import write_zchunk, zck_header
 
 ROOT_BYTES = 1 << 20
@@ -46,6 +48,15 @@ def make_kernel(version: int) -> bytes:
     return random.Random(100 + version).randbytes(KERNEL_BYTES)
 
 
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A patch that is offered: what is said of it, what comes, and how that ends."""
+
+    offer: PatchOffer
+    data: bytes
+    breaks: WireError | None = None
+
+
 @dataclass(slots=True)
 class FileChunks:
     """A `ChunkSource` that reads a local `.zck`, counts what it is asked for, and fails on demand."""
@@ -56,6 +67,8 @@ class FileChunks:
     damage: bool = False
     asked: list[tuple[int, int]] = field(default_factory=list)
     sent: int = 0
+    patches: Mapping[tuple[str, Digest], Patch] = field(default_factory=dict)
+    patch_memory_bytes: int = 4 << 20
 
     async def read_ranges(self, url: str, ranges: Sequence[tuple[int, int]]) -> AsyncIterator[tuple[int, bytes]]:
         data = self.files[url].read_bytes()
@@ -67,6 +80,18 @@ class FileChunks:
                 part = data[offset : min(offset + self.piece, start + length)]
                 self.sent += len(part)
                 yield offset, bytes(len(part)) if self.damage else part
+
+    async def find_patch(self, url: str, base: Digest) -> PatchOffer | None:
+        patch = self.patches.get((url, base))
+        return None if patch is None else patch.offer
+
+    async def read_patch(self, url: str, base: Digest, offer: PatchOffer) -> AsyncGenerator[bytes, None]:
+        patch = self.patches[url, base]
+        assert offer == patch.offer
+        for offset in range(0, len(patch.data), self.piece):
+            yield patch.data[offset : offset + self.piece]
+        if patch.breaks is not None:
+            raise patch.breaks
 
 
 @dataclass(frozen=True, slots=True)

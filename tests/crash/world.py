@@ -13,7 +13,7 @@ assigner and the gateway's bytes are in memory.
 import shutil
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -22,6 +22,7 @@ from node_agent.agent import Agent, Pace, Turn
 from node_agent.bootloaders import simulated
 from node_agent.bootloaders.command_line import CommandLine
 from node_agent.bootloaders.simulated import SimulatedBootloaderConfig, SimulatedEnvironment
+from node_agent.config import PatchesSection
 from node_agent.content import Content, Pinned, Place
 from node_agent.drivers.driver import ChunkSource, Restart, SlotStatus, Surroundings, Written
 from node_agent.drivers.linux import LinuxDriver
@@ -40,7 +41,8 @@ from tests.contract.boards import Board
 from tests.disk_model import ROOT, Model
 from tests.replay import Recorder
 from update.bundle.verified import VerifiedBundle
-from update.digest import digest_of
+from update.chunks.pair import PatchOffer
+from update.digest import Digest, digest_of
 from update.durable import Disk, Operation
 from update.store.journal import Journal
 from update.store.staging import Staged
@@ -295,6 +297,15 @@ class _Gateway:
         async for piece in replace(chunks, asked=[], sent=0).read_ranges(f"http://{repository}/{path}", ranges):
             self.wire.reach("gateway.chunk")
             yield piece
+
+    async def find_patch(self, repository: str, path: str, base: Digest, limits: PatchesSection) -> PatchOffer | None:
+        del repository, path, base, limits
+        return None
+
+    def read_patch(
+        self, repository: str, path: str, base: Digest, offer: PatchOffer, limits: PatchesSection
+    ) -> AsyncGenerator[bytes, None]:
+        raise AssertionError(f"{repository} {path} {base} {offer} {limits}: no patch was offered")
 
 
 @dataclass

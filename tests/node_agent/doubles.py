@@ -1,7 +1,7 @@
 """A device, an assigner and a supply of bundles that do exactly what a test says."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from node_agent.record import Release, Report
 from node_agent.source import Cancel, Offer
 from tests.builders.bundles import describe, signed, verified
 from update.bundle.verified import VerifiedBundle
+from update.chunks.pair import PatchOffer
 from update.digest import Digest
 from update.errors import FieldrelayError, SlotError
 from update.trust.floor_values import FloorValues
@@ -180,6 +181,16 @@ class NoChunks:
         assert not ranges, f"{url} is read"
         for start, length in ranges:
             yield start, bytes(length)
+
+    async def find_patch(self, url: str, base: Digest) -> PatchOffer | None:
+        raise AssertionError(f"a patch to {url} from {base} is asked for")
+
+    def read_patch(self, url: str, base: Digest, offer: PatchOffer) -> AsyncGenerator[bytes, None]:
+        raise AssertionError(f"{url} {base} {offer}: no patch was offered")
+
+    @property
+    def patch_memory_bytes(self) -> int:
+        return 0
 
 
 @dataclass

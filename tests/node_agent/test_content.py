@@ -1,19 +1,21 @@
 """Bundles through the node's own trust: what an order may mean, and what the gateway's bytes may be."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from node_agent.config import PatchesSection
 from node_agent.content import Content, GatewayChunks, Pinned, Place
 from node_agent.record import Release
 from node_agent.source import Offer
 from tests.builders.bundles import DEMO, cms_policy, describe, script, signed
 from tests.builders.keys import NOW, make_pki
 from tests.builders.repository import RepositoryBuilder
-from update.digest import digest_of
+from update.chunks.pair import PatchForm, PatchOffer
+from update.digest import Digest, digest_of
 from update.durable import Disk
 from update.errors import (
     CertificateError,
@@ -84,6 +86,15 @@ class Wire:
         self.asked.append((repository, path))
         for start, length in ranges:
             yield start, bytes(length)
+
+    async def find_patch(self, repository: str, path: str, base: Digest, limits: PatchesSection) -> PatchOffer | None:
+        self.asked.append((repository, path))
+        return PatchOffer(PatchForm.WINDOWS, limits.memory_bytes + len(base))
+
+    async def read_patch(
+        self, repository: str, path: str, base: Digest, offer: PatchOffer, limits: PatchesSection
+    ) -> AsyncGenerator[bytes, None]:
+        yield f"{repository} {path} {base} {offer.size} {limits.memory_bytes}".encode()
 
 
 @dataclass
@@ -308,9 +319,27 @@ async def test_nothing_can_be_finished_that_was_never_resolved(bench: Bench) -> 
 
 
 async def test_chunks_are_read_only_from_targets_of_pinned_repositories(bench: Bench) -> None:
-    chunks = GatewayChunks(bench.wire, {"plant": "Plant"})
+    chunks = GatewayChunks(bench.wire, {"plant": "Plant"}, PatchesSection())
     assert [piece async for piece in chunks.read_ranges("http://PLANT/targets/a/b.zck", [(3, 2)])] == [(3, b"\0\0")]
     assert bench.wire.asked == [("Plant", "targets/a/b.zck")]
     for url in ("http://other/targets/a", "http://plant/metadata/root.json", "/targets/a", "file:///targets/a", ""):
         with pytest.raises(UnsupportedError):
             assert [piece async for piece in chunks.read_ranges(url, [(0, 1)])]
+
+
+async def test_a_patch_is_asked_for_like_the_chunks_that_it_spares(bench: Bench) -> None:
+    chunks, base = GatewayChunks(bench.wire, {"plant": "Plant"}, PatchesSection(memory_bytes=1 << 20)), Digest("ab" * 32)
+    offer = await chunks.find_patch("http://PLANT/targets/a/b.zck", base)
+    assert offer == PatchOffer(PatchForm.WINDOWS, (1 << 20) + 64)
+    assert bench.wire.asked == [("Plant", "targets/a/b.zck")]
+    read = [piece async for piece in chunks.read_patch("http://plant/targets/a/b.zck", base, offer)]
+    assert read == [f"Plant targets/a/b.zck {base} {offer.size} {1 << 20}".encode()]
+    assert chunks.patch_memory_bytes == 1 << 20
+    with pytest.raises(UnsupportedError):
+        await chunks.find_patch("http://other/targets/a", base)
+
+
+async def test_a_node_that_wants_no_patches_asks_for_none(bench: Bench) -> None:
+    chunks = GatewayChunks(bench.wire, {"plant": "Plant"}, PatchesSection(enabled=False))
+    assert await chunks.find_patch("http://plant/targets/a/b.zck", Digest("ab" * 32)) is None
+    assert bench.wire.asked == []

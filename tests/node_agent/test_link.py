@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from node_agent.config import PatchesSection
 from node_agent.discovery import Discovery, Search, urls_of
 from node_agent.link import Credentials, Link
 from tests.builders.repository import RepositoryBuilder
 from tests.builders.site import Site
 from tests.node_agent.gateway_double import NODE, Gateway
-from update.digest import digest_of
+from update.chunks.pair import PatchForm, PatchOffer
+from update.digest import Digest, digest_of
 from update.durable import Disk
 from update.errors import (
     ConfigurationError,
@@ -174,6 +176,20 @@ async def test_metadata_bundles_and_ranges_come_through_the_link(tmp_path: Path,
     assert {offset + index: byte for offset, data in pieces for index, byte in enumerate(data)} == {
         offset: offset % 256 for offset in (*range(5, 15), *range(600, 603))
     }
+
+
+async def test_a_patch_comes_through_the_link(tmp_path: Path, gateway: Gateway) -> None:
+    gateway.zck["patches/targets/root.zck"] = tmp_path / "patch"
+    (tmp_path / "patch").write_bytes(bytes(range(256)) * 1000)
+    base, limits, offer = Digest("ab" * 32), PatchesSection(wait_s=0), PatchOffer(PatchForm.WINDOWS, 256_000)
+    async with make_link(tmp_path, gateway.site, Search(gateway.url)) as link:
+        assert await link.find_patch("plant", "targets/root.zck", base, limits) is None  # in no form that is known
+        assert await link.find_patch("plant", "targets/other.zck", base, limits) is None
+        pieces = [piece async for piece in link.read_patch("plant", "targets/root.zck", base, offer, limits)]
+        wrong = PatchOffer(PatchForm.WINDOWS, 256_001)
+        with pytest.raises(ProtocolError):
+            assert [piece async for piece in link.read_patch("plant", "targets/root.zck", base, wrong, limits)]
+    assert b"".join(pieces) == bytes(range(256)) * 1000
 
 
 async def test_a_path_that_would_leave_the_repository_is_never_asked_for(tmp_path: Path, gateway: Gateway) -> None:

@@ -8,6 +8,7 @@
 Neither proves anything: **whoever applies one verifies every chunk of the result against the signed index.**
 """
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -46,6 +47,14 @@ _MEDIA_TYPES: Final = {
     PatchForm.WINDOWS: "application/vnd.fieldrelay.patch",
     PatchForm.LIBRSYNC: "application/vnd.librsync.delta+zstd",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class PatchOffer:
+    """A patch that can be had, as whoever has it says: its form, and its size in bytes."""
+
+    form: PatchForm
+    size: int
 
 
 def form_of(media_type: str) -> PatchForm | None:

@@ -168,9 +168,9 @@ class SlotWriter:
     async def _old_image(self, source: PartConfig, descriptor: int, new_size: int) -> OldImage:
         """What the running slot holds: by the header kept of it, else by cutting it into chunks again."""
         read = _forgiving_reader(descriptor)
-        known = await asyncio.to_thread(self._known_chunks, source)
+        known = await asyncio.to_thread(self._known_image, source, read)
         if known is not None:
-            return OldImage(read, known)
+            return known
         record = (await asyncio.to_thread(self._records.read, self._active.name)).parts.get(source.name)
         capacity = os.lseek(descriptor, 0, os.SEEK_END)
         pieces: list[tuple[int, int, bytes]] = []
@@ -178,14 +178,17 @@ class SlotWriter:
         await in_batches(_cut_again(read, size, new_size, pieces), _quiet)
         return OldImage(read, Source(pieces))
 
-    def _known_chunks(self, source: PartConfig) -> Source | None:
+    def _known_image(self, source: PartConfig, read: Read) -> OldImage | None:
         """By the kept header, unless the record says that something else is in the part."""
         header = self._records.header(self._active.name, source.name)
         record = self._records.read(self._active.name).parts.get(source.name)
-        if header is None or (record is not None and record.digest != digest_of(header.raw)):
+        if header is None:
+            return None
+        digest = digest_of(header.raw)
+        if record is not None and record.digest != digest:
             return None
         try:
-            return Source.of_index(header)
+            return OldImage(read, Source.of_index(header), digest, header.image_size)
         except UnsupportedError:
             return None
 
