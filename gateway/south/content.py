@@ -16,6 +16,7 @@ from aiohttp import web
 from gateway.south.fast_lane import Lookup
 from gateway.south.files import (
     MAX_RANGES,
+    Answer,
     answer,
     asks_for_ranges,
     etag_of,
@@ -29,6 +30,7 @@ from gateway.south.open_files import Lease, OpenFiles
 from gateway.south.range_response import RangeResponse
 from gateway.south.relays import Find, Relays
 from gateway.south.single_flight import SingleFlight
+from gateway.south.streamed import StreamedResponse, Streaming, Windows
 from update.chunks.ranges import Range
 from update.digest import Digest
 from update.errors import NoSpaceError, NotFoundError, ProtocolError, RangeNotSatisfiableError, SlowError, UnreachableError
@@ -52,7 +54,10 @@ class Catalogue(Protocol):
 class ContentServer:
     """Handlers for metadata and targets. `find` looks into the store, and is told of every use about once a minute."""
 
-    def __init__(self, catalogue: Catalogue, find: Find, relays: Relays, files: OpenFiles) -> None:
+    def __init__(
+        self, catalogue: Catalogue, find: Find, relays: Relays, files: OpenFiles, *, streaming: Streaming | None = None
+    ) -> None:
+        self._streaming = streaming or Streaming()
         self._catalogue = catalogue
         self._find = find
         self._relays = relays
@@ -129,7 +134,7 @@ class ContentServer:
             return None
 
     async def _relay(self, request: web.Request, info: TargetInfo) -> web.StreamResponse:
-        """Answer from the sparse file, once what is asked for has come; nothing is sent before."""
+        """Answer from the sparse file, once what is asked for has come; what is one and long, while it comes."""
         etag = etag_of(info.sha256)
         if refused := precondition(request.headers, etag):
             return RangeResponse(refused)
@@ -145,9 +150,16 @@ class ContentServer:
                 "ask for fewer, or for the whole file without a Range field"
             )
         if ranges is None:
-            return RangeResponse(whole(info.length, etag, method="GET"), await self._lend(info, (Range(0, info.length),)))
+            return await self._stream(info, whole(info.length, etag, method="GET"))
+        if len(ranges) == 1 and ranges[0].length > self._streaming.from_bytes:
+            return await self._stream(info, partial(ranges, info.length, etag))
         ranges, lease = await self._lend_some(info, ranges)
         return RangeResponse(partial(ranges, info.length, etag), lease)
+
+    async def _stream(self, info: TargetInfo, said: Answer) -> web.StreamResponse:
+        windows = Windows(said.parts[0].span, lambda window: self._lend(info, (window,)), self._streaming)
+        await windows.begin()
+        return StreamedResponse(said, windows)
 
     async def _lend_some(self, info: TargetInfo, ranges: tuple[Range, ...]) -> tuple[tuple[Range, ...], Lease]:
         """All `ranges`, or the first of them if the rest cannot be had now.

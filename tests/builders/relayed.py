@@ -67,7 +67,7 @@ def info_of(zck: Path, repository: str = "plant", path: str = "os/image.zck") ->
 
 
 class MemorySource:
-    """A `RangeSource` of bytes in memory, delivered in pieces."""
+    """A `RangeSource` of bytes in memory, delivered in pieces; from byte `gate_from` on only while `gate` is set."""
 
     def __init__(self, content: bytes, name: str = "memory") -> None:
         self.name = name
@@ -75,6 +75,7 @@ class MemorySource:
         self.requests: list[tuple[Range, ...]] = []
         self.gate = asyncio.Event()
         self.gate.set()
+        self.gate_from = 0
         self.fail_after: int | None = None
         self.error: Callable[[], Exception] = lambda: UnreachableError("cut")
         self.piece_bytes = 7000
@@ -89,7 +90,8 @@ class MemorySource:
         try:
             for span in ranges:
                 for start in range(span.start, span.end, self.piece_bytes):
-                    await self.gate.wait()
+                    if start >= self.gate_from:
+                        await self.gate.wait()
                     if self.fail_after is not None and sent >= self.fail_after:
                         raise self.error()
                     piece = self.content[start : min(start + self.piece_bytes, span.end)]

@@ -16,6 +16,7 @@ from gateway.south.open_files import OpenFiles
 from gateway.south.proxy import StockContent
 from gateway.south.registry import Registry
 from gateway.south.routes import content_application, listen, make_runner
+from gateway.south.streamed import Streaming
 from tests.builders.delta_bundle import bundle_info, verified_delta
 from tests.builders.relay_site import RelaySite
 from tests.builders.relayed import MemorySource, info_of
@@ -58,10 +59,18 @@ class Reply:
 class Listener:
     """The plain listener over a store that lacks the image, and an upstream in memory that has it."""
 
-    def __init__(self, folder: Path, zck: Path, *, hold_s: float = 20.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        zck: Path,
+        *,
+        hold_s: float = 20.0,
+        memory_bytes: int = 32 << 20,
+        streaming: Streaming | None = None,
+    ) -> None:
         self.image = zck.read_bytes()
         self.upstream = MemorySource(self.image)
-        self.site = RelaySite(folder, {"plant": [self.upstream]}, hold_s=hold_s)
+        self.site = RelaySite(folder, {"plant": [self.upstream]}, hold_s=hold_s, memory_bytes=memory_bytes)
         self.info = info_of(zck)
         self.registry = Registry(["plant"])
         bundle = verified_delta(folder, zck, FOREIGN, ADDRESS, LIKE_OURS)
@@ -69,7 +78,7 @@ class Listener:
         self.registry.learn(self.bundle, bundle)
         self.registry.shown("plant", [self.bundle, self.info])
         self.files = OpenFiles()
-        self.content = ContentServer(Listed(self.info), self.site.find, self.site.relays, self.files)
+        self.content = ContentServer(Listed(self.info), self.site.find, self.site.relays, self.files, streaming=streaming)
         self.port = 0
 
     async def start(self, *, peers: bool = False) -> web.AppRunner:

@@ -24,6 +24,7 @@ from gateway.south.proxy import StockContent
 from gateway.south.registry import Registry
 from gateway.south.relays import Relays
 from gateway.south.routes import content_application, make_runner
+from gateway.south.streamed import Streaming
 from tests.builders.bundles import describe, signed
 from tests.builders.delta_bundle import delta_image
 from tests.builders.keys import make_pki
@@ -109,11 +110,20 @@ class Vendor:
 class StockSite:
     """The gateway's side; runs in a thread of its own, on a socket that it is given."""
 
-    def __init__(self, state: Path, vendor: Vendor, faults: Faults, *, repository: Path | None = None) -> None:
+    def __init__(
+        self,
+        state: Path,
+        vendor: Vendor,
+        faults: Faults,
+        *,
+        repository: Path | None = None,
+        streaming: Streaming | None = None,
+    ) -> None:
         self.asked: list[tuple[str, tuple[Range, ...] | None]] = []
         self.statuses: list[int] = []
         self._state, self._vendor, self._faults = state, vendor, faults
         self._repository = repository or vendor.repository
+        self._streaming = streaming
 
     @contextmanager
     def serve(self, listening: socket.socket) -> Iterator[None]:
@@ -142,7 +152,7 @@ class StockSite:
             assert (await mirrors.refresh(NAME)).problem == ""
             upstream.faults = self._faults  # from here on: metadata is no concern of this test
             relays = Relays(store.layout.sparse, disk, mirrors.sources_of, publish=store.publish, find=store.find)
-            content = ContentServer(mirrors, store.find, relays, OpenFiles())
+            content = ContentServer(mirrors, store.find, relays, OpenFiles(), streaming=self._streaming)
             application = content_application(StockContent(registry, content).routes())
             application.middlewares.insert(0, self._note)  # outermost: it sees refusals too
             runner = make_runner(application)
