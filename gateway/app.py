@@ -26,9 +26,9 @@ from gateway.config import ContentSection, GatewayConfig, SouthSection, StateFol
 from gateway.control.server import Control, allowed_peers, control_application
 from gateway.control.server import listen as listen_for_operators
 from gateway.database.engine import Database, sqlite_url
-from gateway.fleet.nodes import Assigner, wanted_content
-from gateway.fleet.progress import Progress
-from gateway.fleet.tokens import Tokens
+from gateway.fleet.build import Fleet, make_fleet
+from gateway.fleet.nodes import wanted_content
+from gateway.fleet.telling import Telling
 from gateway.north.build import make_mirrors
 from gateway.north.mirrors import Mirrors
 from gateway.north.proofs import Proofs
@@ -36,11 +36,13 @@ from gateway.north.room import Room
 from gateway.north.wan import wan_line
 from gateway.south.announce import keep_announcing
 from gateway.south.content import ContentServer
-from gateway.south.ddi import Ddi
+from gateway.south.credentials import Credentials
+from gateway.south.ddi.build import ddi_parts
 from gateway.south.enroll import Enrollment
 from gateway.south.identity import fingerprint_of, renew_certificate, site_authority
 from gateway.south.mirrored.build import Routes, mirrored_routes
 from gateway.south.open_files import OpenFiles
+from gateway.south.pairs.build import pair_patches
 from gateway.south.proxy import StockContent
 from gateway.south.registry import Registry
 from gateway.south.relays import Find, Relays
@@ -113,7 +115,7 @@ async def _run(
     line = wan_line(config.wan, now=ground.now, clock=asyncio.get_running_loop())
     proofs = Proofs(config.repository, ground.now)
     mirrors = _make_mirrors(ground, session, room, line=line, proofs=proofs, registry=registry)
-    tokens = Tokens(database, ground.now)
+    fleet = _make_fleet(ground, database, mirrors)
     async with AsyncExitStack() as stack:
         find = _find_verified(store, mirrors)
         relays = _make_relays(ground, room, mirrors, find)
@@ -128,11 +130,14 @@ async def _run(
             await _shown(mirrors)
         background(_keep_certificate(ground, authority, tls), "certificate")
         background(_make_scrub(ground, room, relays, files).run(), "scrub")
-        parts: list[Part] = [Ddi(Progress(database, ground.now), polling_s=config.south.polling_interval_s), content]
+        background(fleet.deadlines.run(), "deadlines")
+        polling_s = config.south.polling_interval_s
+        parts: list[Part] = [*ddi_parts(database, fleet, content, find, ground.now, polling_s=polling_s), content]
+        parts += pair_patches(config.south, mirrors, room, disk=ground.disk, find=find, files=files, begin=background)
         shares = _south_shares(config.south)
-        application = south_application(parts, open_to_all=[Enrollment(tokens, authority, ground.now)], shares=shares)
-        south = await stack.enter_async_context(_running(make_runner(application)))
-        port = await listen(south, config.south.addresses, config.south.port, tls, key="south")
+        enroll, credentials = Enrollment(fleet.tokens, authority, ground.now), Credentials(fleet.accounts)
+        application = south_application(parts, open_to_all=[enroll], credentials=credentials, shares=shares, shelf=content)
+        port = await stack.enter_async_context(_tls_listener(config.south, application, tls))
         mirrored = await stack.enter_async_context(
             mirrored_routes(config, ground.folder, ground.disk, session, ground.now, line=line)
         )
@@ -140,12 +145,23 @@ async def _run(
             own = StockContent(registry, content)
             await stack.enter_async_context(_plain_listener(config.south.content, own, mirrored, shares))
         if config.south.interfaces:
-            name, interfaces, fingerprint = config.gateway.name, config.south.interfaces, fingerprint_of(authority)
-            background(keep_announcing(name, port, interfaces, fingerprint=fingerprint), "announcement")
-        control = _make_control(ground, database, mirrors, room, tokens, routes=mirrored)
+            background(_announcement(config, port, authority), "announcement")
+        control = _make_control(ground, database, mirrors, room, fleet, routes=mirrored)
         await stack.enter_async_context(_operators(ground, control))
         ready(Listening(port))
         await stop.wait()
+
+
+@asynccontextmanager
+async def _tls_listener(section: SouthSection, application: web.Application, tls: ssl.SSLContext) -> AsyncGenerator[int]:
+    """Listen for nodes; the port."""
+    async with _running(make_runner(application)) as south:
+        yield await listen(south, section.addresses, section.port, tls, key="south")
+
+
+async def _announcement(config: GatewayConfig, port: int, authority: SiteAuthority) -> None:
+    interfaces, fingerprint = config.south.interfaces, fingerprint_of(authority)
+    await keep_announcing(config.gateway.name, port, interfaces, fingerprint=fingerprint)
 
 
 @contextmanager
@@ -228,6 +244,18 @@ def _make_room(config: GatewayConfig, store: Store, database: Database) -> Room:
     return Room(store, quota_bytes=quota_bytes, reserve_bytes=reserve_bytes, repositories=repositories, wanted=wanted)
 
 
+def _make_fleet(ground: Ground, database: Database, mirrors: Mirrors) -> Fleet:
+    south = ground.config.south
+    return make_fleet(
+        database,
+        mirrors,
+        ground.now,
+        Telling({}),
+        stuck_after_s=south.stuck_after_s,
+        verify_within_s=south.verify_within_s,
+    )
+
+
 def _south_shares(section: SouthSection) -> Shares | None:
     """What the nodes share; None without limits."""
     if not section.bytes_per_s and not section.node_bytes_per_s:
@@ -281,7 +309,7 @@ def _find_verified(store: Store, mirrors: Mirrors) -> Find:
     return find
 
 
-def _make_control(ground: Ground, database: Database, mirrors: Mirrors, room: Room, tokens: Tokens, *, routes: Routes) -> Control:
+def _make_control(ground: Ground, database: Database, mirrors: Mirrors, room: Room, fleet: Fleet, *, routes: Routes) -> Control:
     status = Status(
         database,
         mirrors,
@@ -292,7 +320,7 @@ def _make_control(ground: Ground, database: Database, mirrors: Mirrors, room: Ro
         polling_interval_s=ground.config.south.polling_interval_s,
         routes=routes.states,
     )
-    return Control(status, Assigner(database, mirrors, ground.now), tokens, mirrors)
+    return Control(status, fleet.assigner, fleet.tokens, mirrors)
 
 
 async def _shown(mirrors: Mirrors) -> None:
@@ -317,7 +345,7 @@ async def _plain_listener(
 ) -> AsyncGenerator[None]:
     """For stock clients that cannot do TLS."""
     stock = [*(own.peer_routes() if section.peers else []), *mirrored.before(own)]
-    async with _running(make_runner(content_application(stock, shares=shares))) as plain:
+    async with _running(make_runner(content_application(stock, shares=shares, shelf=own))) as plain:
         await listen(plain, section.addresses, section.port, None, key="south.content")
         yield
 

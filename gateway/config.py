@@ -79,6 +79,7 @@ _Count = Annotated[int, Field(strict=True, ge=1, le=100)]
 _Prefix = Annotated[str, AfterValidator(_checked_prefix)]
 _Host = Annotated[str, Field(pattern=r"^[a-z0-9.-]{0,253}$")]
 _Age = Annotated[int, Field(strict=True, ge=0, le=10 * 366 * 86400)]
+_Patience = Annotated[int, Field(strict=True, ge=0, le=366 * 86400)]
 _Limit = Annotated[int, Field(strict=True, ge=1)]
 _PatchMemory = Annotated[int, Field(strict=True, ge=1 << 20, le=256 << 20)]
 _MakerMemory = Annotated[int, Field(strict=True, ge=256 << 20)]
@@ -142,7 +143,8 @@ class PairPatchesSection:
 class SouthSection:
     """Towards the nodes. `hosts` go into the TLS certificate; `interfaces` empty: nothing is announced by mDNS.
 
-    The rates are of content, by TLS and plain HTTP together.
+    What nothing came of `stuck_after_s` after its order ends as timed out (0: never); what was installed and could not be
+    verified `verify_within_s` later ends as unverified. The rates are of content, by TLS and plain HTTP together.
     """
 
     addresses: Annotated[tuple[_Address, ...], Field(min_length=1)] = ("0.0.0.0", "::")  # noqa: S104 - nodes are on the LAN
@@ -150,6 +152,8 @@ class SouthSection:
     hosts: tuple[_Text, ...] = ()
     interfaces: tuple[_Interface, ...] = ()
     polling_interval_s: _Seconds = 300
+    stuck_after_s: _Patience = 86400
+    verify_within_s: _Patience = 3600
     bytes_per_s: BytesPerSecond = 0
     node_bytes_per_s: BytesPerSecond = 0
     content: ContentSection = ContentSection()
@@ -200,12 +204,21 @@ class LogSection:
     format: LogFormat = LogFormat.AUTO
 
 
+class PrefetchMode(StrEnum):
+    """What of the images of an ordered release is fetched before nodes ask for it."""
+
+    ON_DEMAND = "on-demand"
+    UNION = "union"
+    FULL = "full"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
 class RepositorySection:
     """One pinned TUF repository and its upstreams, in the order in which they are tried (URLs or folders).
 
     `cms_…` is for `.swu` and, but for the purpose, for RAUC bundles too. `rauc_certificate` and `rauc_key` open encrypted ones.
     `hardware` empty: everything is mirrored; otherwise what names one of these, and what names no hardware at all.
+    `prefetch` other than `on-demand` needs `cms_roots`: which images a bundle fetches is known from its proved description.
     """
 
     name: Name
@@ -220,6 +233,7 @@ class RepositorySection:
     rauc_key: ProvidedPath | None = None
     hardware: tuple[HardwareText, ...] = ()
     poll_interval_s: _Seconds = 900
+    prefetch: PrefetchMode = PrefetchMode.ON_DEMAND
 
 
 def _checked_wan(wan: WanSection) -> WanSection:
@@ -235,6 +249,11 @@ def _checked_repositories(repositories: tuple[RepositorySection, ...]) -> tuple[
     for repository in repositories:
         if (repository.rauc_certificate is None) != (repository.rauc_key is None):
             raise ValueError(f"{repository.name}: rauc_certificate and rauc_key belong together: name both, or none")
+        if repository.prefetch is not PrefetchMode.ON_DEMAND and not repository.cms_roots:
+            raise ValueError(
+                f'{repository.name}: prefetch = "{repository.prefetch}" needs cms_roots, since only a bundle that is proved '
+                "tells which images it fetches"
+            )
     return repositories
 
 

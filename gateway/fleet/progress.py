@@ -14,7 +14,7 @@ from typing import assert_never
 
 from gateway.database.engine import Database, Transaction
 from gateway.database.queries import actions, nodes, reports
-from gateway.database.records import Action, ActionState, ClientKind, Node, ReportRecord, Running
+from gateway.database.records import Action, ActionOutcome, ActionState, ClientKind, Node, ReportRecord, Running
 from gateway.fleet.booking import book
 from gateway.fleet.judgement import Judgement, Told, judge, judge_cancel, observe, runs_in_circles
 from gateway.fleet.telling import NOBODY, Telling
@@ -33,10 +33,11 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """A node at its poll: `action` is what it is to be told of, if anything."""
+    """A node at its poll: `action` is what it is to be told of, if anything; `installed` is its last successful action."""
 
     node: Node
     action: Action | None
+    installed: int | None = None
 
 
 class Progress:
@@ -51,7 +52,12 @@ class Progress:
         """A node is here: it is registered (as of `kind`) if it is new, for whoever issued its certificate admitted it."""
         async with self._database.writing() as transaction:
             known = await self._known(transaction, node, fingerprint, kind)
-            return Contact(known, _first(await actions.unfinished(transaction, node)))
+            return await _contact(transaction, known)
+
+    async def standing(self, node: str) -> Contact:
+        """The same without being a contact."""
+        async with self._database.reading() as transaction:
+            return await _contact(transaction, await _registered(transaction, node))
 
     async def describe(self, node: str, fingerprint: Digest, mode: Mode, data: Mapping[str, str]) -> None:
         """Take what a node says of itself; `ProtocolError` if it is malformed, or too much together with what it said before."""
@@ -71,6 +77,38 @@ class Progress:
                 raise NotFoundError(f"action {action} of node {node} is {own.state}, and not the one to install now; poll again")
             await actions.mark_offered(transaction, action, now=self._now())
             return own
+
+    async def offered_action(self, node: str, action: int) -> tuple[Node, Action]:
+        """An action that the node was told of; `NotFoundError` for one that it could not know."""
+        async with self._database.reading() as transaction:
+            own = await _own(transaction, node, action)
+            known = await _registered(transaction, node)
+        if own.offered is None:
+            raise NotFoundError(f"action {action} of node {node} was not offered yet; ask for its deployment first")
+        return known, own
+
+    async def installed_action(self, node: str, action: int) -> tuple[Node, Action]:
+        """An action that ended well; `NotFoundError` for one that has not."""
+        async with self._database.reading() as transaction:
+            own = await _own(transaction, node, action)
+            known = await _registered(transaction, node)
+        if own.end is None or own.end.outcome is not ActionOutcome.SUCCESS:
+            raise NotFoundError(f"action {action} of node {node} has not been installed")
+        return known, own
+
+    async def installed_elsewhere(self, node: str, name: str, version: str) -> None:
+        """A node says that it runs what nobody here had ordered: it came by hand. Whoever assigns for the node is told."""
+        async with self._database.writing() as transaction:
+            known = await _registered(transaction, node)
+            await nodes.runs(transaction, node, version)
+            await self._telling.installed(transaction, known, name, version)
+
+    async def history(self, action: int, most: int) -> tuple[str, ...]:
+        """What was said about an action, line by line, newest first."""
+        async with self._database.reading() as transaction:
+            kept = await reports.newest(transaction, action, most)
+        lines = [line for report in kept for line in reversed(report.details)]
+        return tuple(lines[:most])
 
     async def cancellation(self, node: str, action: int) -> Action:
         """The action to let go of."""
@@ -166,6 +204,11 @@ def _changed(old: Mapping[str, str], mode: Mode, data: Mapping[str, str]) -> dic
     if len(new) > MAX_ATTRIBUTES:
         raise ProtocolError(f"a node may have {MAX_ATTRIBUTES} attributes, these would be {len(new)}; remove some first")
     return new
+
+
+async def _contact(transaction: Transaction, node: Node) -> Contact:
+    ended = await actions.newest_ended(transaction, node.id, ActionOutcome.SUCCESS)
+    return Contact(node, _first(await actions.unfinished(transaction, node.id)), None if ended is None else ended.id)
 
 
 def _first(unfinished: Sequence[Action]) -> Action | None:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from gateway.database.engine import Transaction
 from gateway.database.queries import actions
-from gateway.database.records import Action, ActionState, End, ReportRecord
+from gateway.database.records import Action, ActionState, End, Node, ReportRecord
 
 
 class Teller(Protocol):
@@ -21,6 +21,10 @@ class Teller(Protocol):
 
     async def ended(self, transaction: Transaction, action: Action, end: End) -> None:
         """The action is closed; told once."""
+        ...
+
+    async def installed(self, transaction: Transaction, node: Node, name: str, version: str) -> None:
+        """A node says that it runs what its assigner had not asked for."""
         ...
 
 
@@ -42,6 +46,11 @@ class Telling:
         await actions.close(transaction, action.id, end, superseded_by=superseded_by)
         if (teller := self._tellers.get(action.assigner)) is not None:
             await teller.ended(transaction, action, end)
+
+    async def installed(self, transaction: Transaction, node: Node, name: str, version: str) -> None:
+        """Pass on what came to a node by hand."""
+        if (teller := self._tellers.get(node.assigner)) is not None:
+            await teller.installed(transaction, node, name, version)
 
 
 NOBODY = Telling({})

@@ -1,8 +1,8 @@
 """The south application: who may ask what, and the listeners that carry it.
 
-Every resource belongs to a node that proves itself by its certificate, except those of the parts given as `open_to_all`
-(first contact). Refusals are `{"code", "message"}`. Header limits are raised: a stock delta client names hundreds of ranges
-in one line. Request bodies are taken as they are, never unpacked.
+Every resource belongs to a node that proves itself by its certificate or its own token, except those of the parts given as
+`open_to_all` (first contact). Refusals are `{"code", "message"}`. Header limits are raised: a stock delta client names hundreds
+of ranges in one line. Request bodies are taken as they are, never unpacked.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from gateway.edge import MAX_BODY_BYTES, MAX_HEADER_BYTES, refuse_by_name
+from gateway.south.credentials import Credentials
 from gateway.south.fast_lane import Lanes, Shelf
 from gateway.south.identity import IDENTITY, Identify, Identity, by_certificate, is_node
 from gateway.south.pace import paced
@@ -45,11 +46,13 @@ def south_application(
     *,
     open_to_all: Sequence[Part],
     identify: Identify = by_certificate,
+    credentials: Credentials | None = None,
     shares: Shares | None = None,
     shelf: Shelf | None = None,
 ) -> web.Application:
     """One application of all parts; `identify` is another one in tests only, `shares` None: as fast as the nodes read.
 
+    `credentials` knows who has no certificate; None: nobody without one is a node.
     What stands on `shelf` is answered in the fast lane.
     """
     open_routes = [route for part in open_to_all for route in part.routes()]
@@ -59,7 +62,10 @@ def south_application(
     async def know_the_node(request: web.Request, handler: _Handler) -> web.StreamResponse:
         resource = request.match_info.route.resource
         if resource is None or resource.canonical not in open_paths:
-            request[IDENTITY] = _identified(request, identify)
+            identity = identify(request)
+            if identity is None and credentials is not None:
+                identity = await credentials.identify(request)
+            request[IDENTITY] = _admitted(identity)
         return await handler(request)
 
     middlewares = [refuse_by_name, know_the_node, *_pacing(shares)]
@@ -138,8 +144,9 @@ async def _open(runner: web.AppRunner, address: str, port: int, tls: ssl.SSLCont
     return site.port
 
 
-def _identified(request: web.Request, identify: Identify) -> Identity:
-    identity = identify(request)
+def _admitted(identity: Identity | None) -> Identity:
     if identity is None:
-        raise UnauthorizedError("a node shows its certificate; one without makes its first contact at /.well-known/est/")
+        raise UnauthorizedError(
+            "a node shows its certificate or its own token; one without makes its first contact at /.well-known/est/"
+        )
     return identity

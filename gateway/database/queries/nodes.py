@@ -20,6 +20,12 @@ async def find(transaction: Transaction, node: str) -> Node | None:
     return None if row is None else _record(row)
 
 
+async def by_token(transaction: Transaction, token: Digest) -> Node | None:
+    """The node whose token has this digest."""
+    row = (await transaction.execute(select(table).where(table.c.token == token).limit(1))).one_or_none()
+    return None if row is None else _record(row)
+
+
 async def everyone(transaction: Transaction) -> tuple[Node, ...]:
     """All nodes, by name."""
     return tuple(_record(row) for row in await transaction.execute(select(table).order_by(table.c.id)))
@@ -106,6 +112,11 @@ async def set_auto_confirm(transaction: Transaction, node: str, auto_confirm: Au
         "activated": as_utc(auto_confirm.activated).isoformat(),
     }
     await _change(transaction, node, auto_confirm=value)
+
+
+async def runs(transaction: Transaction, node: str, version: str) -> None:
+    """Note a version that a node says to have got by hand; its bundle and slot are asked for."""
+    await _change(transaction, node, running_version=version, running_sha256="", slot="", attributes_wanted=True)
 
 
 async def ask_attributes(transaction: Transaction, node: str) -> None:

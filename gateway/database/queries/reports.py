@@ -40,6 +40,12 @@ async def count(transaction: Transaction, action: int) -> int:
     return int((await transaction.execute(statement)).scalar_one())
 
 
+async def newest(transaction: Transaction, action: int, most: int) -> tuple[ReportRecord, ...]:
+    """The reports about an action, newest first, at most so many."""
+    statement = select(table).where(table.c.action == action).order_by(table.c.id.desc()).limit(most)
+    return tuple(_record(row) for row in await transaction.execute(statement))
+
+
 async def latest(transaction: Transaction) -> Mapping[int, ReportRecord]:
     """The newest report with figures of our own agent about the newest action of every node, by action."""
     current = select(func.max(actions.c.id)).group_by(actions.c.node)

@@ -16,6 +16,7 @@ from gateway.database.records import (
     ClientKind,
     End,
     Handling,
+    Node,
     Release,
     ReportRecord,
     Terms,
@@ -44,12 +45,16 @@ class Heard:
 
     said_: list[ReportRecord] = field(default_factory=list)
     ends: list[tuple[str, ActionOutcome, str]] = field(default_factory=list)
+    installed_: list[tuple[str, str, str]] = field(default_factory=list)
 
     async def said(self, _transaction: Transaction, _action: Action, report: ReportRecord) -> None:
         self.said_.append(report)
 
     async def ended(self, _transaction: Transaction, action: Action, end: End) -> None:
         self.ends.append((action.source, end.outcome, end.message))
+
+    async def installed(self, _transaction: Transaction, node: Node, name: str, version: str) -> None:
+        self.installed_.append((node.id, name, version))
 
 
 @dataclass(slots=True)
@@ -295,3 +300,11 @@ async def test_a_node_that_will_not_let_go_has_until_the_deadline(elsewhere: Els
     elsewhere.clock.advance(60)
     await elsewhere.deadlines.sweep()
     assert [end[1] for end in elsewhere.heard.ends] == [ActionOutcome.TIMED_OUT]
+
+
+async def test_what_came_by_hand_is_told_to_the_nodes_own_assigner(elsewhere: Elsewhere) -> None:
+    for node in ("n1", "n2"):
+        await elsewhere.progress.installed_elsewhere(node, "os", "1.4")
+    assert elsewhere.heard.installed_ == [("n1", "os", "1.4")]
+    contact = await elsewhere.progress.standing("n1")
+    assert (contact.node.running.version, contact.node.attributes_wanted) == ("1.4", True)

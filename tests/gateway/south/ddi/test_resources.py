@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from gateway.database.engine import Database
 from gateway.database.queries import actions, nodes, reports
-from gateway.database.records import Action, ActionOutcome, ActionState, ClientKind, Node, Release
+from gateway.database.records import Action, ActionOutcome, ActionState, ClientKind, Digests, Node, Release
 from gateway.edge import MAX_BODY_BYTES
 from gateway.fleet.nodes import Assigner, Order
 from gateway.fleet.progress import Progress
-from gateway.south.ddi import Ddi
+from gateway.south.ddi.resources import Ddi
 from gateway.south.identity import Identity
 from gateway.south.routes import south_application
 from tests.builders.fleet import Clock, Shelf, bundle, register, reports_about
@@ -89,9 +89,16 @@ async def _json(response: ClientResponse) -> dict[str, object]:
 async def site(database: Database, shelf: Shelf, clock: Clock) -> AsyncIterator[Site]:
     await register(database, clock, "n1", "n2")
     form = Form()
-    part = Ddi(Progress(database, clock), polling_s=90, offering=form)
+    part = Ddi(Progress(database, clock), polling_s=90, sums=NoSums(), now=clock, offering=form)
     async with TestClient(TestServer(south_application([part], open_to_all=[], identify=by_header))) as client:
         yield Site(client, database, Assigner(database, shelf, clock), form)
+
+
+class NoSums:
+    """Nobody here compares more than SHA-256."""
+
+    async def of(self, release: Release) -> Digests:
+        return Digests(release.sha256, "1" * 40, "2" * 32)
 
 
 def feedback(execution: Execution, finished: Finished = Finished.NONE, *, own: bool = True, **words: str) -> Feedback:

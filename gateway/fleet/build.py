@@ -1,0 +1,50 @@
+"""The fleet's parts, built together: all of them tell the same assigners."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from gateway.database.engine import Database
+from gateway.fleet.accounts import Accounts
+from gateway.fleet.catalogue import Catalogue
+from gateway.fleet.confirmations import Confirmations
+from gateway.fleet.deadlines import Deadlines
+from gateway.fleet.nodes import Assigner
+from gateway.fleet.progress import Progress
+from gateway.fleet.takeover import Takeover
+from gateway.fleet.telling import Telling
+from gateway.fleet.tokens import Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """What knows about nodes and what is wanted of them."""
+
+    progress: Progress
+    assigner: Assigner
+    takeover: Takeover
+    confirmations: Confirmations
+    deadlines: Deadlines
+    accounts: Accounts
+    tokens: Tokens
+
+
+def make_fleet(
+    database: Database,
+    catalogue: Catalogue,
+    now: Callable[[], datetime],
+    telling: Telling,
+    *,
+    stuck_after_s: int,
+    verify_within_s: int,
+) -> Fleet:
+    """All parts on one database."""
+    return Fleet(
+        progress=Progress(database, now, telling),
+        assigner=Assigner(database, catalogue, now, telling),
+        takeover=Takeover(database, now, telling),
+        confirmations=Confirmations(database, now, telling),
+        deadlines=Deadlines(database, now, telling, stuck_after_s=stuck_after_s, verify_within_s=verify_within_s),
+        accounts=Accounts(database, now),
+        tokens=Tokens(database, now),
+    )
