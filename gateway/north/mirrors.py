@@ -42,12 +42,17 @@ class Mirrors:
         return None if mirror is None else mirror.metadata(name)
 
     def sources_of(self, info: TargetInfo) -> tuple[TargetSource, ...]:
-        """Where the relay gets missing chunks of a target: the upstreams of its repository, the best first."""
+        """Where the relay gets missing chunks of a target: the upstreams of its repository, the best first.
+
+        None for what no metadata lists (no role): they would not know it by that name.
+        """
+        if not info.role:
+            return ()
         return self._mirrors[info.repository].sources_of(info)
 
     def reachable(self, info: TargetInfo) -> tuple[str, ...]:
         """The names of those upstreams that could be reached lately."""
-        return self._mirrors[info.repository].reachable()
+        return self._mirrors[info.repository].reachable() if info.role else ()
 
     def twins(self, info: TargetInfo) -> Iterator[TargetInfo]:
         """Targets of other repositories with the same content: what is stored for one need not be fetched for the other."""

@@ -31,11 +31,12 @@ _SHOWN = 120
 
 
 class StockContent:
-    """What the plain listener answers."""
+    """What the plain listener answers. `name` is the gateway's own in `Via`: what it asks of itself is refused."""
 
-    def __init__(self, registry: Registry, content: ContentServer) -> None:
+    def __init__(self, registry: Registry, content: ContentServer, *, name: str = "") -> None:
         self._registry = registry
         self._content = content
+        self._name = name
 
     def routes(self) -> list[web.RouteDef]:
         """Targets below a repository's name, and any path that a signed URL may have."""
@@ -90,6 +91,10 @@ class StockContent:
     def _signed(self, request: web.Request) -> TargetInfo | None:
         """The target behind the URL that a request means, if a bundle names it."""
         check_host(request)
+        if self._name and any(self._name in each for each in request.headers.getall("Via", [])):
+            raise NotFoundError(
+                f"{meant_url(request)[:_SHOWN]!r} leads the gateway that fetches it back to itself: mind its names"
+            )
         key = url_key(meant_url(request))
         return None if key is None else self._registry.find(key)
 

@@ -7,7 +7,8 @@ hash is signed too. Stock clients ask for that URL, here as origin or as proxy. 
    served while its repository lists it (`shown`) and no longer. Nothing is kept on disk: a start verifies what is stored,
    and learns it again.
 2. The body is a target of the same repository that pins the same zchunk header, by SHA-256 and length. Names and URLs join
-   nothing. A body that no target carries is not served.
+   nothing. A body that no target carries is served only where the repository allows the URL's own host: then it is known by
+   its header alone, which names every chunk (`known_by_header`), and fetched from where the URL says (`bodies`).
 3. The name of a repository as host belongs to that repository: no other one's bundles can claim URLs of it.
 4. A URL that several claim stands for one header: of the repositories the first one configured has it, of its bundles the
    one with the highest release counter. A client's own check of every chunk makes any other choice harmless, if useless.
@@ -15,42 +16,50 @@ hash is signed too. Stock clients ask for that URL, here as origin or as proxy. 
 """
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from gateway.south.signed_urls import host_of_key, signed_key
+from gateway.south.signed_urls import authority_of_key, host_of_key, signed_key
 from update.bundle.deltas import deltas
 from update.bundle.verified import VerifiedBundle
 from update.digest import Digest
 from update.errors import BundleError
-from update.trust.verified import TargetInfo, ZckHeader
+from update.trust.verified import TargetCustom, TargetInfo, ZckHeader
 
 _log = logging.getLogger(__name__)
 
 MAX_URLS = 20_000
 MAX_URLS_PER_BUNDLE = 256
+NOWHERE: Mapping[str, Collection[str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class SignedUrl:
-    """A URL in the form it is known by (`signed_urls`), and the header of the `.zck` that it was signed for."""
+    """A URL in the form it is known by (`signed_urls`), the header of the `.zck` that it was signed for, and its whole length."""
 
     key: str
     header: ZckHeader
+    length: int
 
 
 class Registry:
     """The signed URLs of all repositories, named in their configured order.
 
+    `fetched` are the hosts, with the port unless it is the scheme's own, from which each repository lets bodies be fetched.
     `learn` may be called in threads; everything else belongs to the event loop.
     """
 
-    def __init__(self, repositories: Sequence[str], *, max_urls: int = MAX_URLS) -> None:
+    def __init__(
+        self, repositories: Sequence[str], *, fetched: Mapping[str, Collection[str]] = NOWHERE, max_urls: int = MAX_URLS
+    ) -> None:
         self._repositories = tuple(repositories)
+        self._fetched = fetched
         self._max_urls = max_urls
         self._learned: dict[TargetInfo, tuple[SignedUrl, ...]] = {}
         self._listed: dict[str, tuple[TargetInfo, ...]] = {}
         self._found: dict[str, TargetInfo] = {}
+        self._places: dict[Digest, tuple[str, ...]] = {}
 
     def __len__(self) -> int:
         """How many URLs are served."""
@@ -59,6 +68,10 @@ class Registry:
     def find(self, key: str) -> TargetInfo | None:
         """The target behind a URL, given in the form of `url_key`."""
         return self._found.get(key)
+
+    def places_of(self, info: TargetInfo) -> tuple[str, ...]:
+        """The URLs that a body known by its header may be fetched from; none for any other."""
+        return self._places.get(info.sha256, ()) if known_by_header(info) else ()
 
     def learn(self, info: TargetInfo, bundle: VerifiedBundle) -> None:
         """Take note of what a verified bundle names; served from the next `shown` that lists it."""
@@ -75,6 +88,10 @@ class Registry:
             if info.repository == repository and info not in kept:
                 del self._learned[info]
         self._found = self._resolved()
+        self._places = {}
+        for key, body in self._found.items():
+            if known_by_header(body):
+                self._places[body.sha256] = (*self._places.get(body.sha256, ()), key)
 
     def _signed(self, info: TargetInfo, bundle: VerifiedBundle) -> Iterator[SignedUrl]:
         named = {delta.url: delta for delta in deltas(bundle)}
@@ -89,7 +106,8 @@ class Registry:
             elif self._belongs_to_another(key, info.repository):
                 _log.warning("registry: %s of %s names a URL of another repository: %s", info.path, info.repository, key)
             else:
-                yield SignedUrl(key, ZckHeader(delta.index.sha256, len(delta.index.header.raw)))
+                header = delta.index.header
+                yield SignedUrl(key, ZckHeader(delta.index.sha256, len(header.raw)), header.total_length)
 
     def _belongs_to_another(self, key: str, repository: str) -> bool:
         host = host_of_key(key)
@@ -111,8 +129,21 @@ class Registry:
             carriers = _carriers(listed)
             for info in sorted(listed, key=lambda info: -info.custom.release_counter):
                 for signed in self._learned.get(info, ()):
-                    if body := carriers.get((signed.header.sha256, signed.header.length)):
+                    if body := carriers.get((signed.header.sha256, signed.header.length)) or self._fetchable(repository, signed):
                         yield signed.key, body
+
+    def _fetchable(self, repository: str, signed: SignedUrl) -> TargetInfo | None:
+        """The body as far as it is known without a target, where it may be fetched."""
+        if authority_of_key(signed.key) not in self._fetched.get(repository, ()):
+            return None
+        custom = TargetCustom(zck_header=signed.header)
+        return TargetInfo(repository, signed.key, signed.length, signed.header.sha256, custom, role="")
+
+
+def known_by_header(info: TargetInfo) -> bool:
+    """Whether no metadata lists it: its digest is that of its zchunk header, which pins every byte behind it by chunks."""
+    pinned = info.custom.zck_header
+    return not info.role and pinned is not None and pinned.sha256 == info.sha256
 
 
 def _carriers(listed: Iterable[TargetInfo]) -> dict[tuple[Digest, int], TargetInfo]:

@@ -47,9 +47,14 @@ def signed_key(url: str) -> str | None:
     return url_key(url.partition("#")[0])
 
 
+def authority_of_key(key: str) -> str:
+    """The host in a key, with the port if it is not the scheme's own."""
+    return key.partition("://")[2].partition("/")[0]
+
+
 def host_of_key(key: str) -> str:
     """The host in a key, without the port."""
-    authority = key.partition("://")[2].partition("/")[0]
+    authority = authority_of_key(key)
     return authority.rpartition("]")[0] + "]" if authority.startswith("[") else authority.partition(":")[0]
 
 

@@ -67,7 +67,9 @@ class Listener:
         hold_s: float = 20.0,
         memory_bytes: int = 32 << 20,
         streaming: Streaming | None = None,
+        name: str = "",
     ) -> None:
+        self.name = name
         self.image = zck.read_bytes()
         self.upstream = MemorySource(self.image)
         self.site = RelaySite(folder, {"plant": [self.upstream]}, hold_s=hold_s, memory_bytes=memory_bytes)
@@ -83,7 +85,7 @@ class Listener:
 
     async def start(self, *, peers: bool = False) -> web.AppRunner:
         """Listen; with `peers` for other gateways too."""
-        stock = StockContent(self.registry, self.content)
+        stock = StockContent(self.registry, self.content, name=self.name)
         runner = make_runner(content_application([*(stock.peer_routes() if peers else []), *stock.routes()]))
         await runner.setup()
         self.port = await listen(runner, ["127.0.0.1"], 0, None, key="stock")

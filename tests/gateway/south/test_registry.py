@@ -144,7 +144,7 @@ def filled(registry: Registry, count: int, *, per_bundle: int = 50) -> None:
         info = TargetInfo("plant", f"b{first:05}.swu", 1, Digest(f"{first:064x}"), TargetCustom(), "targets")
         listed += [info, replace(info, path=f"b{first:05}.zck", custom=TargetCustom(zck_header=header))]
         keys = [url_key(f"http://cdn.example/{number:06}/{'x' * 60}.zck") for number in range(first, first + per_bundle)]
-        registry._learned[info] = tuple(SignedUrl(key, header) for key in keys if key)
+        registry._learned[info] = tuple(SignedUrl(key, header, 900) for key in keys if key)
     registry.shown("plant", listed)
 
 
