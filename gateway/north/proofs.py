@@ -15,7 +15,7 @@ from update.bundle.rauc_layout import is_rauc_bundle
 from update.bundle.rauc_reader import RaucPolicy, RaucPurpose, rauc_policy, verify_rauc_bundle
 from update.bundle.reader import verify_bundle
 from update.bundle.verified import VerifiedBundle, VerifiedRaucBundle
-from update.errors import ConfigurationError
+from update.errors import ConfigurationError, ProvenanceError
 from update.provided import read_provided
 from update.store.store import Store
 from update.trust.chain import split_anchors
@@ -71,6 +71,18 @@ class Proofs:
         if not info.path.endswith(_NATIVE_BUNDLE):
             return None
         return verify_bundle(file, authorities.policy(self._now()), provenance=Provenance.TUF, target=info)
+
+    def verify_alone(self, repository: str, file: Path, name: str) -> VerifiedBundle | VerifiedRaucBundle:
+        """A bundle that came without metadata, proved by the authorities of `repository`; `name` says which kind it is.
+
+        Errors: `TrustError`, `BundleError`, among them `ProvenanceError` where nothing could prove it.
+        """
+        authorities = self._authorities.get(repository)
+        if authorities is None:
+            raise ProvenanceError(f"{name} comes without metadata, and repository {repository} names no cms_roots to prove it by")
+        if is_rauc_bundle(name):
+            return verify_rauc_bundle(file, authorities.rauc(self._now()))
+        return verify_bundle(file, authorities.policy(self._now()))
 
     def deltas_of(self, store: Store, info: TargetInfo) -> tuple[Delta, ...]:
         """What a stored bundle fetches by chunks; nothing if it cannot be proved here. Reads the whole bundle.

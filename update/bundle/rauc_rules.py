@@ -4,7 +4,8 @@ In this order, each with its own refusal (RAUC manual, "Compatibility Check", "V
 
 1. `compatible` of the manifest and of the node are the same text: `HardwareError`
 2. the node's `bundle-formats` admit the format, and its RAUC takes several signers if there are several (1.8 verifies all of
-   them and then takes one only, later releases take more): `UnsupportedError`
+   them and then takes one only, later releases take more), and is not older than `min-rauc-version`, where both are known:
+   `UnsupportedError`
 3. with a `min-bundle-version`, the bundle states a semantic version that is not below it: `RollbackError`; this is RAUC's only
    protection against going back
 4. for every slot class the bundle has an image of the node's variant, or a general one; the variant's is preferred:
@@ -45,6 +46,7 @@ class RaucNode:
     min_bundle_version: str = ""
     formats: frozenset[RaucFormat] = frozenset(RaucFormat)
     several_signers: bool = False
+    rauc_version: str = ""
 
     @property
     def hardware(self) -> Hardware:
@@ -60,6 +62,8 @@ def judge_rauc(manifest: RaucManifest, node: RaucNode, *, signers: int = 1) -> t
         raise UnsupportedError(f"the bundle is {manifest.format}, the node accepts {', '.join(sorted(node.formats)) or 'none'}")
     if signers > 1 and not node.several_signers:
         raise UnsupportedError(f"the bundle has {signers} signers, the node's RAUC takes one; resign it, or update RAUC first")
+    if manifest.min_rauc_version and node.rauc_version and compare_semantic(node.rauc_version, manifest.min_rauc_version) < 0:
+        raise UnsupportedError(f"the bundle needs RAUC {manifest.min_rauc_version}, the node has {node.rauc_version}")
     if node.min_bundle_version:
         _judge_version(manifest.version, node.min_bundle_version)
     artifacts = tuple(image for image in manifest.images if image.artifact)

@@ -24,7 +24,14 @@ from update.bundle.cms_build import sign
 from update.bundle.verified import VerifiedBundle, VerifiedRaucBundle
 from update.digest import digest_of
 from update.durable import Disk
-from update.errors import ConfigurationError, FieldrelayError, HashMismatchError, ThresholdError, UnsupportedError
+from update.errors import (
+    ConfigurationError,
+    FieldrelayError,
+    HashMismatchError,
+    ProvenanceError,
+    ThresholdError,
+    UnsupportedError,
+)
 from update.store.store import Store
 from update.trust.floor import Floor
 from update.trust.verified import TargetCustom, TargetInfo
@@ -94,6 +101,18 @@ def test_an_encrypted_rauc_bundle_is_taken_with_a_recipient_s_key(tmp_path: Path
     assert proved(tmp_path, content, "a.raucb", 'rauc_certificate = "gateway.pem"', 'rauc_key = "gateway.key"')
     with pytest.raises(ConfigurationError, match="belong together"):
         configured(tmp_path, 'rauc_key = "gateway.key"')
+
+
+def test_without_metadata_only_the_authorities_of_a_repository_prove_a_bundle(tmp_path: Path) -> None:
+    proofs = Proofs(configured(tmp_path).repository, lambda: START)
+    for content, name in ((bundle(DATA), "a.raucb"), (NATIVE, "a.swu")):
+        (tmp_path / name).write_bytes(content)
+        assert proofs.verify_alone(NAME, tmp_path / name, name).provenance == "cms"
+        with pytest.raises(ProvenanceError, match="cms_roots"):
+            proofs.verify_alone("other", tmp_path / name, name)
+    (tmp_path / "a.raucb").write_bytes(flipped(bundle(DATA), 5000))
+    with pytest.raises(HashMismatchError):
+        proofs.verify_alone(NAME, tmp_path / "a.raucb", "a.raucb")
 
 
 # --- in the mirror

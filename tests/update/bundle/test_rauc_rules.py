@@ -47,6 +47,14 @@ def test_a_format_that_the_node_does_not_take_is_refused() -> None:
         judge_rauc(images("rootfs"), replace(NODE, formats=frozenset({RaucFormat.CRYPT})))
 
 
+def test_an_older_rauc_than_the_bundle_needs_is_refused_where_both_are_known() -> None:
+    found = replace(images("rootfs"), min_rauc_version="1.12")
+    with pytest.raises(UnsupportedError, match=r"needs RAUC 1\.12, the node has 1\.8"):
+        judge_rauc(found, replace(NODE, rauc_version="1.8"))
+    for version in ("", "1.12", "1.15.2"):
+        assert judge_rauc(found, replace(NODE, rauc_version=version))
+
+
 def test_several_signers_are_for_nodes_that_take_them() -> None:
     with pytest.raises(UnsupportedError, match="2 signers"):
         judge_rauc(images("rootfs"), NODE, signers=2)
