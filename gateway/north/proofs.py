@@ -64,13 +64,27 @@ class Proofs:
         Errors: `TrustError`, `BundleError`.
         """
         authorities = self._authorities.get(info.repository)
+        if authorities is None or not (is_rauc_bundle(info.path) or info.path.endswith(_NATIVE_BUNDLE)):
+            return None
+        return self._verify(file, info, authorities, Provenance.TUF)
+
+    def prove(self, file: Path, info: TargetInfo) -> VerifiedBundle | VerifiedRaucBundle:
+        """A bundle that no metadata lists, proved by its own signature against the authorities of `info.repository`.
+
+        Errors: `ProvenanceError` where there are none, `TrustError`, `BundleError`.
+        """
+        authorities = self._authorities.get(info.repository)
         if authorities is None:
-            return None
+            raise ProvenanceError(f"{info.path}: repository {info.repository} names no cms_roots that could vouch for it")
+        return self._verify(file, info, authorities, Provenance.CMS)
+
+    def _verify(
+        self, file: Path, info: TargetInfo, authorities: _Authorities, provenance: Provenance
+    ) -> VerifiedBundle | VerifiedRaucBundle:
+        target, now = info if provenance is Provenance.TUF else None, self._now()
         if is_rauc_bundle(info.path):
-            return verify_rauc_bundle(file, authorities.rauc(self._now()), provenance=Provenance.TUF, target=info)
-        if not info.path.endswith(_NATIVE_BUNDLE):
-            return None
-        return verify_bundle(file, authorities.policy(self._now()), provenance=Provenance.TUF, target=info)
+            return verify_rauc_bundle(file, authorities.rauc(now), provenance=provenance, target=target)
+        return verify_bundle(file, authorities.policy(now), provenance=provenance, target=target)
 
     def verify_alone(self, repository: str, file: Path, name: str) -> VerifiedBundle | VerifiedRaucBundle:
         """A bundle that came without metadata, proved by the authorities of `repository`; `name` says which kind it is.

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from aiohttp import web
 
+from gateway.single_flight import SingleFlight
 from gateway.south.fast_lane import Lookup
 from gateway.south.files import (
     MAX_RANGES,
@@ -29,7 +30,6 @@ from gateway.south.files import (
 from gateway.south.open_files import Lease, OpenFiles
 from gateway.south.range_response import RangeResponse
 from gateway.south.relays import Find, Relays
-from gateway.south.single_flight import SingleFlight
 from gateway.south.streamed import StreamedResponse, Streaming, Windows
 from update.chunks.ranges import Range
 from update.digest import Digest

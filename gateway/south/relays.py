@@ -13,15 +13,17 @@ import math
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
+from gateway.single_flight import SingleFlight
 from gateway.south.besides import SpareRoom
 from gateway.south.headers import fetched_index, kept_index, pinned_header
 from gateway.south.open_files import Lease
 from gateway.south.origins import RangeSource
+from gateway.south.registry import known_by_header
 from gateway.south.relay import GATHER_S, RelayedFile
 from gateway.south.seeds import Look, Seeds
-from gateway.south.single_flight import SingleFlight
 from gateway.south.sparse import SparseFile, remove
 from gateway.south.unstored import Unstored
 from update.chunks.ranges import Range
@@ -164,13 +166,17 @@ class Relays:
         self._files.pop(digest, None)
         self._unpublished.discard(digest)
         task = self._leaving[digest] = asyncio.get_running_loop().create_task(self._remove(digest, relayed))
-        task.add_done_callback(lambda _: self._leaving.pop(digest))
-        try:
-            await asyncio.shield(task)
-        except StoreError as error:
-            _log.error("relay: %s cannot be removed: %s (%s)", self._path(digest).name, error, error.code)
+        task.add_done_callback(partial(self._left, digest))
+        await asyncio.wait([task])  # unlike `await task`, who goes away leaves it to itself
+        if isinstance(task.exception(), StoreError):
             return False
+        task.result()
         return True
+
+    def _left(self, digest: Digest, task: "asyncio.Task[None]") -> None:
+        del self._leaving[digest]
+        if not task.cancelled() and isinstance(error := task.exception(), StoreError):
+            _log.error("relay: %s cannot be removed: %s (%s)", self._path(digest).name, error, error.code)
 
     async def recheck(self, pace: Callable[[int], Awaitable[None]]) -> int:
         """Read everything again that was read before, at the speed that `pace` lets; how many chunks were damaged."""
@@ -325,7 +331,10 @@ class Relays:
 
     def _finish_when_complete(self, info: TargetInfo, relayed: RelayedFile) -> None:
         digest = info.sha256
-        if relayed.sparse.complete and digest not in self._finishing and digest not in self._unpublished:
+        ours = self._files.get(digest) is relayed  # not published since its reader began
+        if known_by_header(info):  # proved by its chunks, and the store knows content by the digest of all of it
+            return
+        if ours and relayed.sparse.complete and digest not in self._finishing and digest not in self._unpublished:
             task = self._finishing[digest] = asyncio.get_running_loop().create_task(self._finish(info, relayed))
             task.add_done_callback(lambda _: self._finishing.pop(digest))
 

@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from gateway.config import RouteSection
+from gateway.single_flight import SingleFlight
 from gateway.south.mirrored.growing import Growing
 from gateway.south.mirrored.objects import Held, Objects, confirmed
 from gateway.south.mirrored.origin import Fetched, Origin
 from gateway.south.mirrored.proof import check_file
 from gateway.south.mirrored.rules import Rule, rule_of
-from gateway.south.single_flight import SingleFlight
 from gateway.status import RouteState
 from update.errors import FieldrelayError, NotFoundError, SlowError, UnreachableError
 

@@ -21,6 +21,7 @@ from typing import Final, Protocol
 
 from aiohttp import web
 
+from gateway.single_flight import SingleFlight
 from gateway.south.files import answer, etag_of
 from gateway.south.open_files import Lease, OpenFiles
 from gateway.south.pairs.bases import Bases
@@ -28,7 +29,6 @@ from gateway.south.pairs.shelf import Made, Pair, Shelf
 from gateway.south.pairs.workshop import Order, Workshop
 from gateway.south.range_response import RangeResponse
 from gateway.south.relays import Find
-from gateway.south.single_flight import SingleFlight
 from update.chunks.pair import PatchForm
 from update.digest import Digest
 from update.errors import NotFoundError, ProtocolError

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from gateway.south.single_flight import SingleFlight
+from gateway.single_flight import SingleFlight
 from tests.builders.relayed import everything_else_ended
 from update.errors import NotFoundError
 

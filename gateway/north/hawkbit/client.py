@@ -1,0 +1,191 @@
+"""The controller resources of any target at one hawkBit server, as the gateway asks them for its nodes.
+
+Rules:
+
+1. Links of the server are read for the numbers in them and not followed: the credential goes to the configured server only.
+   Artifacts alone lie where the server says; elsewhere than at the server itself they are fetched without the credential,
+   and only from hosts that are configured.
+2. One GatewayToken may act as any target; TargetTokens are one per node; with neither, the client certificate of the session
+   speaks (hawkBit DDI, authentication).
+3. All requests of one client keep a distance in time, so that a thousand nodes stay under the server's limits.
+4. 404 and 410 about an action mean that the server has closed or withdrawn it: `NotFoundError`.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+from urllib.parse import quote
+
+import aiohttp
+from pydantic import BaseModel
+
+from update.errors import ProtocolError
+from update.wire import ddi
+from update.wire.ddi_confirmation import ConfirmationAction, ConfirmationFeedback, Installed
+from update.wire.download import Sink, download
+from update.wire.http import PLAIN, Manner, exchange, parse_url, read_bounded, refusal
+from update.wire.rate import Retry
+
+_NUMBER = re.compile(r"/([1-9][0-9]{0,18})(?:\?|$)")
+_TAKEN = frozenset({200, 201, 202, 204})
+_JSON = {"Accept": "application/json", "Content-Type": "application/json"}
+_Message = TypeVar("_Message", bound=BaseModel)
+
+
+class Credential(Protocol):
+    """What a request shows."""
+
+    def header(self, controller: str) -> str:
+        """The Authorization of a target; empty where the session's certificate speaks. `ConfigurationError` if it has none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the root of a target says: when to ask again (seconds), and the action that waits, by the server's own number.
+
+    `changes` tells one document of the same action from the next.
+    """
+
+    sleep_s: int
+    deployment: str = ""
+    cancellation: str = ""
+    confirmation: str = ""
+    changes: str = ""
+    attributes_wanted: bool = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits."""
+        return not (self.deployment or self.cancellation or self.confirmation)
+
+
+class Spacing:
+    """At most `per_s` beginnings in a second, evenly; `now` and `sleep` are the event loop's."""
+
+    def __init__(self, per_s: float, *, now: Callable[[], float]) -> None:
+        self._gap_s = 1.0 / per_s
+        self._now = now
+        self._next_s = 0.0
+
+    async def wait(self) -> None:
+        """Wait for one's turn."""
+        turn = max(self._next_s, self._now())
+        self._next_s = turn + self._gap_s
+        if (left := turn - self._now()) > 0:
+            await asyncio.sleep(left)
+
+
+class HawkbitClient:
+    """One server. Errors of every method: leaves of `WireError`, `EndlessDataError`, `ConfigurationError` of the credential."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        tenant: str,
+        credential: Credential,
+        spacing: Spacing,
+        *,
+        manner: Manner = PLAIN,
+        artifact_hosts: frozenset[str] = frozenset(),
+    ) -> None:
+        self._session = session
+        self._server = parse_url(url)
+        self._root = f"{str(self._server).rstrip('/')}/{quote(tenant, safe='')}/controller/v1"
+        self._credential = credential
+        self._spacing = spacing
+        self._manner = manner
+        self._artifact_hosts = artifact_hosts
+
+    async def root(self, controller: str) -> Standing:
+        """What waits for a target; the server registers one that it does not know."""
+        root = await self._get(ddi.Root, controller, "", ddi.MAX_ROOT_BYTES)
+        links = root.links
+        deployment, confirmation = links.deployment_base, links.confirmation_base
+        shown = deployment or confirmation
+        return Standing(
+            sleep_s=ddi.parse_polling(root.config.polling.sleep),
+            deployment=_number(deployment),
+            cancellation=_number(links.cancel_action),
+            confirmation=_number(confirmation),
+            changes="" if shown is None else shown.href.partition("?")[2],
+            attributes_wanted=links.config_data is not None,
+        )
+
+    async def deployment(self, controller: str, action: str) -> ddi.DeploymentBody:
+        """What is to be installed."""
+        path = f"deploymentBase/{action}"
+        return (await self._get(ddi.DeploymentBase, controller, path, ddi.MAX_DEPLOYMENT_BYTES)).deployment
+
+    async def confirmation(self, controller: str, action: str) -> ddi.DeploymentBody:
+        """What is to be agreed to."""
+        path = f"confirmationBase/{action}"
+        return (await self._get(ConfirmationAction, controller, path, ddi.MAX_DEPLOYMENT_BYTES)).confirmation
+
+    async def feedback(self, controller: str, action: str, feedback: ddi.Feedback, *, cancel: bool = False) -> None:
+        """Tell how far an action is, or answer its cancellation."""
+        resource = "cancelAction" if cancel else "deploymentBase"
+        await self._send("POST", controller, f"{resource}/{action}/feedback", feedback)
+
+    async def confirm(self, controller: str, action: str, answer: ConfirmationFeedback) -> None:
+        """Agree to an action, or not."""
+        await self._send("POST", controller, f"confirmationBase/{action}/feedback", answer)
+
+    async def attributes(self, controller: str, data: Mapping[str, str]) -> None:
+        """Replace what the server knows of a target."""
+        await self._send("PUT", controller, "configData", ddi.ConfigData(mode=ddi.Mode.REPLACE, data=dict(data)))
+
+    async def installed(self, controller: str, name: str, version: str) -> None:
+        """Tell of what came by hand; `NotFoundError` or `ProtocolError` from a server that does not know the resource."""
+        await self._send("PUT", controller, "installedBase", Installed(name=name, version=version))
+
+    async def download(self, controller: str, href: str, sink: Sink, *, length: int) -> None:
+        """Fetch an artifact (rule 1). Errors also: `StoreError`."""
+        address = parse_url(href)
+        manner = self._manner
+        if address.origin() == self._server.origin():
+            manner = self._shown(controller)
+        elif address.host not in self._artifact_hosts:
+            raise ProtocolError(
+                f"the server offers an artifact at {address.host}; add that host to artifact_hosts if it belongs to it"
+            )
+        await self._spacing.wait()
+        await download(self._session, href, sink, length=length, manner=manner, retry=Retry(attempts=3))
+
+    async def _get(self, model: type[_Message], controller: str, path: str, max_bytes: int) -> _Message:
+        manner, url = self._shown(controller), self._url(controller, path)
+        await self._spacing.wait()
+        async with exchange(self._session, "GET", url, manner, headers=_JSON, small=True, redirects=False) as response:
+            if response.status != 200:
+                raise refusal(response)
+            return ddi.decode(model, await read_bounded(response, max_bytes, manner), max_bytes=max_bytes)
+
+    async def _send(self, method: str, controller: str, path: str, message: BaseModel) -> None:
+        manner, url = self._shown(controller), self._url(controller, path)
+        body = ddi.encode(message)
+        await self._spacing.wait()
+        async with exchange(
+            self._session, method, url, manner, headers=_JSON, body=body, small=True, redirects=False
+        ) as response:
+            if response.status not in _TAKEN:
+                raise refusal(response)
+
+    def _url(self, controller: str, path: str) -> str:
+        return f"{self._root}/{quote(controller, safe='')}{'/' if path else ''}{path}"
+
+    def _shown(self, controller: str) -> Manner:
+        header = self._credential.header(controller)
+        return replace(self._manner, headers={**self._manner.headers, "Authorization": header}) if header else self._manner
+
+
+def _number(link: ddi.Link | None) -> str:
+    """The server's number of an action; it may be larger than ours."""
+    if link is None:
+        return ""
+    found = _NUMBER.search(link.href)
+    if found is None:
+        raise ProtocolError(f"the server's link {link.href[:200]!r} names no action")
+    return found[1]

@@ -1,0 +1,52 @@
+"""What the gateway shows to a hawkBit server: one token for all targets, one for each, or its certificate.
+
+Tokens lie in files that only the gateway can read: `gateway_token` is one file, `target_tokens` a folder with a file for each
+controller id. They are read when they are needed, so a token may be changed while the gateway runs.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from update.errors import ConfigurationError
+from update.identity import check_name
+from update.provided import read_provided
+
+_MOST_CHARACTERS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayToken:
+    """One token that may act as any target."""
+
+    file: Path
+
+    def header(self, controller: str) -> str:  # noqa: ARG002 - the same for all
+        """The Authorization."""
+        return f"GatewayToken {_read(self.file)}"
+
+
+@dataclass(frozen=True, slots=True)
+class TargetTokens:
+    """A token for each target, in a file of its name."""
+
+    folder: Path
+
+    def header(self, controller: str) -> str:
+        """The Authorization; `ConfigurationError` where the target has no token."""
+        return f"TargetToken {_read(self.folder / check_name(controller, 'a controller id'))}"
+
+
+@dataclass(frozen=True, slots=True)
+class ByCertificate:
+    """The client certificate of the connection says who we are."""
+
+    def header(self, controller: str) -> str:  # noqa: ARG002 - the same for all
+        """Nothing."""
+        return ""
+
+
+def _read(file: Path) -> str:
+    token = read_provided(file).decode(errors="replace").strip()
+    if not token.isascii() or not token.isprintable() or not 0 < len(token) <= _MOST_CHARACTERS or " " in token:
+        raise ConfigurationError(f"{file} holds no token: one line of up to {_MOST_CHARACTERS} characters without blanks")
+    return token
