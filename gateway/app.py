@@ -11,7 +11,7 @@ import logging
 import os
 import ssl
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -29,8 +29,9 @@ from gateway.database.engine import Database, sqlite_url
 from gateway.fleet.build import Fleet, make_fleet
 from gateway.fleet.nodes import wanted_content
 from gateway.fleet.telling import Telling
-from gateway.north.build import make_mirrors
+from gateway.north.build import make_mirrors, make_prefetch
 from gateway.north.mirrors import Mirrors
+from gateway.north.prefetch import Prefetch
 from gateway.north.proofs import Proofs
 from gateway.north.room import Room
 from gateway.north.wan import wan_line
@@ -109,19 +110,17 @@ async def _run(
 ) -> None:
     config = ground.config
     authority, tls = _make_identity(ground)
-    store = await asyncio.to_thread(Store, ground.disk, ground.folder.store)
-    room = _make_room(config, store, database)
+    room = _make_room(config, await asyncio.to_thread(Store, ground.disk, ground.folder.store), database)
     registry = Registry([section.name for section in config.repository])
     line = wan_line(config.wan, now=ground.now, clock=asyncio.get_running_loop())
     proofs = Proofs(config.repository, ground.now)
     mirrors = _make_mirrors(ground, session, room, line=line, proofs=proofs, registry=registry)
     fleet = _make_fleet(ground, database, mirrors)
     async with AsyncExitStack() as stack:
-        find = _find_verified(store, mirrors)
+        find = _find_verified(room.store, mirrors)
         relays = _make_relays(ground, room, mirrors, find)
         stack.push_async_callback(relays.close)
-        files = OpenFiles()
-        stack.callback(files.close)
+        files = stack.enter_context(closing(OpenFiles()))
         room.let_to(relays.evict, files.forget)
         content = ContentServer(mirrors, find, relays, files)
         background = await stack.enter_async_context(background_work())
@@ -130,6 +129,8 @@ async def _run(
             await _shown(mirrors)
         background(_keep_certificate(ground, authority, tls), "certificate")
         background(_make_scrub(ground, room, relays, files).run(), "scrub")
+        prefetch = make_prefetch(config, database, mirrors, relays, store=room.store, proofs=proofs)
+        background(prefetch.run(), "prefetch")
         background(fleet.deadlines.run(), "deadlines")
         polling_s = config.south.polling_interval_s
         parts: list[Part] = [*ddi_parts(database, fleet, content, find, ground.now, polling_s=polling_s), content]
@@ -146,7 +147,7 @@ async def _run(
             await stack.enter_async_context(_plain_listener(config.south.content, own, mirrored, shares))
         if config.south.interfaces:
             background(_announcement(config, port, authority), "announcement")
-        control = _make_control(ground, database, mirrors, room, fleet, routes=mirrored)
+        control = _make_control(ground, database, mirrors, room, fleet, routes=mirrored, prefetch=prefetch)
         await stack.enter_async_context(_operators(ground, control))
         ready(Listening(port))
         await stop.wait()
@@ -309,7 +310,9 @@ def _find_verified(store: Store, mirrors: Mirrors) -> Find:
     return find
 
 
-def _make_control(ground: Ground, database: Database, mirrors: Mirrors, room: Room, fleet: Fleet, *, routes: Routes) -> Control:
+def _make_control(
+    ground: Ground, database: Database, mirrors: Mirrors, room: Room, fleet: Fleet, *, routes: Routes, prefetch: Prefetch
+) -> Control:
     status = Status(
         database,
         mirrors,
@@ -319,6 +322,7 @@ def _make_control(ground: Ground, database: Database, mirrors: Mirrors, room: Ro
         version=version("fieldrelay"),
         polling_interval_s=ground.config.south.polling_interval_s,
         routes=routes.states,
+        prefetch=prefetch.states,
     )
     return Control(status, fleet.assigner, fleet.tokens, mirrors)
 

@@ -52,6 +52,24 @@ class RouteState:
     served: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class PrefetchState:
+    """One image that is fetched before it is asked for: stored bytes that are wanted, and those of them that are here.
+
+    `nodes` are those that it was counted for; `unknown` more are left to on demand, since what they have is not known here.
+    """
+
+    repository: str
+    path: str
+    mode: str
+    wanted_bytes: int
+    done_bytes: int
+    nodes: int
+    unknown: int
+    code: str
+    problem: str
+
+
 class StoreSize(Protocol):
     """What tells how full the store is."""
 
@@ -118,6 +136,7 @@ class GatewayState:
     repositories: tuple[RepositoryState, ...]
     store: StoreState
     routes: tuple[RouteState, ...] = ()
+    prefetch: tuple[PrefetchState, ...] = ()
 
 
 class Status:
@@ -134,6 +153,7 @@ class Status:
         version: str,
         polling_interval_s: int,
         routes: Callable[[], Sequence[RouteState]] = tuple,
+        prefetch: Callable[[], Sequence[PrefetchState]] = tuple,
     ) -> None:
         self._database = database
         self._repositories = repositories
@@ -144,6 +164,7 @@ class Status:
         self._patience = timedelta(seconds=_MISSED_POLLS * polling_interval_s)
         self._started = now()
         self._routes = routes
+        self._prefetch = prefetch
 
     async def gateway(self) -> GatewayState:
         """The state of everything, now."""
@@ -156,6 +177,7 @@ class Status:
             repositories=tuple(self._repositories.states()),
             store=await self._store.state(),
             routes=tuple(self._routes()),
+            prefetch=tuple(self._prefetch()),
         )
 
     async def nodes(self) -> tuple[NodeState, ...]:

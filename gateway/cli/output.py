@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from gateway.control.messages import AssignmentState
 from gateway.fleet.catalogue import RepositoryState
 from gateway.setup import Made
-from gateway.status import GatewayState, NodeState, RouteState
+from gateway.status import GatewayState, NodeState, PrefetchState, RouteState
 from gateway.words import duration, size
 
 _Reply = TypeVar("_Reply")
@@ -40,6 +40,7 @@ def show_status(state: GatewayState) -> str:
         show_repositories(state.repositories, state.now),
         "",
         show_nodes(state.nodes, state.now),
+        *(["", show_prefetch(state.prefetch)] if state.prefetch else []),
         *(["", show_routes(state.routes)] if state.routes else []),
     ]
     return "\n".join(lines)
@@ -59,6 +60,22 @@ def show_repositories(repositories: Sequence[RepositoryState], now: datetime) ->
         for each in repositories
     ]
     return table(("REPOSITORY", "TARGETS", "VERSIONS", "STATE", "REFRESHED", "PROBLEM"), rows)
+
+
+def show_prefetch(images: Sequence[PrefetchState]) -> str:
+    """One line per image that is fetched before it is asked for."""
+    rows = [
+        (
+            f"{each.repository}/{each.path}",
+            each.mode,
+            f"{size(each.done_bytes)} of {size(each.wanted_bytes)}",
+            str(each.nodes),
+            str(each.unknown),
+            f"{each.problem} ({each.code})" if each.problem else "",
+        )
+        for each in images
+    ]
+    return table(("PREFETCH", "MODE", "HERE", "NODES", "UNKNOWN", "PROBLEM"), rows)
 
 
 def show_routes(routes: Sequence[RouteState]) -> str:

@@ -10,7 +10,7 @@ PostgreSQL needs none of this; its URL is `postgresql+asyncpg://...`.
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, nullcontext
 from pathlib import Path
 from typing import Self
@@ -50,6 +50,7 @@ class Database:
         self._is_sqlite = engine.dialect.name == "sqlite"
         # SQLite has one writer at a time; waiting here is fair and wakes at once, its own busy handler polls.
         self._writer: AbstractAsyncContextManager[object] = asyncio.Lock() if self._is_sqlite else nullcontext()
+        self._watchers: list[Callable[[], None]] = []
 
     @classmethod
     async def open(cls, url: str) -> Self:
@@ -66,6 +67,10 @@ class Database:
             raise
         return database
 
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Have `changed` called after every unit of work that this process has written; what others write is not noticed."""
+        self._watchers.append(changed)
+
     @asynccontextmanager
     async def reading(self) -> AsyncGenerator[Transaction]:
         """A unit of work that changes nothing: one consistent view."""
@@ -79,6 +84,8 @@ class Database:
             writer = await connection.execution_options(**{_WRITING: True})
             async with writer.begin():
                 yield writer
+        for changed in self._watchers:
+            changed()
 
     async def close(self) -> None:
         """Close all connections."""

@@ -133,6 +133,18 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenOrder:
+    """What the open actions of `nodes` alike want: the bundle `sha256`, of nodes of this kind that run this."""
+
+    repository: str
+    path: str
+    sha256: Digest
+    kind: ClientKind
+    running: Running
+    nodes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Terms:
     """How and when an action may run. All times None: at once, and for as long as it takes.
 

@@ -1,14 +1,19 @@
 """The mirrors of this gateway, built as they are configured."""
 
+import asyncio
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import aiohttp
 
 from gateway.config import GatewayConfig, RepositorySection, StateFolder
+from gateway.database.engine import Database
+from gateway.fleet.needs import Lookout
 from gateway.north.mirrors import Mirrors
+from gateway.north.prefetch import Chunks, Prefetch
 from gateway.north.proofs import Proofs
 from gateway.north.room import Room
 from gateway.north.sources import ALONE, AMONG_OTHERS, Current, FolderUpstream, HttpUpstream, Persistence, Upstream
@@ -18,6 +23,7 @@ from update.durable import Disk
 from update.identity import Hardware
 from update.provided import read_provided
 from update.store.journal import Journal
+from update.store.store import Store
 from update.trust.client import Repository
 from update.trust.floor import Floor
 from update.trust.verified import TargetInfo
@@ -66,6 +72,18 @@ def make_mirrors(
     shared = Shared(disk, room, floor, session, habits, line, proofs, learn, shown, now)
     mirrors = [_make_mirror(section, shared) for section in config.repository]
     return Mirrors(mirrors, {section.name: section.poll_interval_s for section in config.repository})
+
+
+def make_prefetch(
+    config: GatewayConfig, database: Database, mirrors: Mirrors, chunks: Chunks, *, store: Store, proofs: Proofs
+) -> Prefetch:
+    """What fetches images of ordered releases beforehand, woken by all news."""
+    changed = asyncio.Event()
+    database.watch(changed.set)
+    mirrors.watch(changed.set)
+    modes = {section.name: section.prefetch for section in config.repository}
+    lookout = Lookout(database, mirrors, modes, partial(proofs.deltas_of, store))
+    return Prefetch(lookout.look, chunks, store, changed)
 
 
 def _make_mirror(section: RepositorySection, shared: Shared) -> Mirror:

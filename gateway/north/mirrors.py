@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from gateway.fleet.catalogue import RepositoryState
 from gateway.north.sources import TargetSource
@@ -19,8 +19,13 @@ class Mirrors:
     def __init__(self, mirrors: Sequence[Mirror], polling_s: Mapping[str, float]) -> None:
         self._mirrors = {mirror.name: mirror for mirror in mirrors}
         self._polling_s = dict(polling_s)
+        self._watchers: list[Callable[[], None]] = []
         self.restored = asyncio.Event()
         """Set once everything that was on disk is shown."""
+
+    def watch(self, refreshed: Callable[[], None]) -> None:
+        """Have `refreshed` called whenever an upstream was asked for news, and once what is on disk is shown."""
+        self._watchers.append(refreshed)
 
     def repositories(self) -> Sequence[str]:
         """Names, in the configured order."""
@@ -67,19 +72,29 @@ class Mirrors:
         """Ask the upstreams of one repository for news now."""
         if repository not in self._mirrors:
             raise UnknownTargetError(f"no repository {repository!r}; configured: {', '.join(self._mirrors) or 'none'}")
-        return await self._mirrors[repository].refresh()
+        return await self._refresh(self._mirrors[repository])
 
     async def run(self) -> None:
         """Restore what is on disk, then poll every repository until cancelled; intervals are spread by a tenth."""
         for mirror in self._mirrors.values():
             await mirror.restore()
         self.restored.set()
+        self._tell()
         async with asyncio.TaskGroup() as group:
             for mirror in self._mirrors.values():
                 group.create_task(self._poll(mirror))
 
     async def _poll(self, mirror: Mirror) -> None:
         while True:
-            await mirror.refresh()
+            await self._refresh(mirror)
             spread = 1 + random.uniform(-_SPREAD, _SPREAD)  # noqa: S311 - keeps gateways of one plant apart, no secret
             await asyncio.sleep(self._polling_s[mirror.name] * spread)
+
+    async def _refresh(self, mirror: Mirror) -> RepositoryState:
+        state = await mirror.refresh()
+        self._tell()
+        return state
+
+    def _tell(self) -> None:
+        for refreshed in self._watchers:
+            refreshed()

@@ -146,12 +146,16 @@ def test_a_value_that_cannot_be_meant_is_refused_by_key(line: str, key: str) -> 
     assert "secret" not in str(caught.value)
 
 
+ODD_HOSTS = ("http://cdn.example", "CDN.example", "", "a/b", "u@cdn.example", "cdn.example:", "cdn.example:123456", "*")
+
+
 @pytest.mark.parametrize(
     ("line", "key"),
     [
         ('cms_purpose = "codeSigning"', "repository[0].cms_purpose"),
         ("cms_threshold = 0", "repository[0].cms_threshold"),
         ('hardware = ["board"]', "repository[0].hardware[0]"),
+        *[(f'fetch_signed_urls = ["{text}"]', "repository[0].fetch_signed_urls[0]") for text in ODD_HOSTS],
         ('upstreams = ["ftp://u/v"]', "repository[0].upstreams"),
     ],
 )
@@ -269,3 +273,12 @@ def test_a_limit_that_cannot_be_meant_is_refused(old: str, new: str, reason: str
     assert parse_config(PROFILE, FILE).wan.profile[0].bytes_per_s == 250000
     with pytest.raises(ConfigurationError, match=reason):
         parse_config(PROFILE.replace(old, new, 1), FILE)
+
+
+@pytest.mark.parametrize("mode", ["union", "full"])
+def test_to_fetch_before_nodes_ask_needs_the_authorities_that_prove_bundles(mode: str) -> None:
+    text = f'format_version = 1\n[[repository]]\nname = "v"\nroot = "r"\nupstreams = ["u"]\nprefetch = "{mode}"\n'
+    with pytest.raises(ConfigurationError, match=f'v: prefetch = "{mode}" needs cms_roots'):
+        parse_config(text, FILE)
+    (section,) = parse_config(text + 'cms_roots = ["ca.pem"]\n', FILE).repository
+    assert section.prefetch == mode

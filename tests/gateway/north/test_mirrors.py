@@ -110,3 +110,19 @@ async def test_it_shows_what_is_on_disk_and_then_polls_every_repository(
     assert set(refreshed) == {"plant", "other"}
     assert all(3600 * 0.9 <= seconds <= 3600 * 1.1 for seconds in slept if seconds)
     assert len(set(slept)) > 5
+
+
+async def test_whoever_watches_hears_of_every_refresh_and_of_what_was_on_disk(make: MakeMirrors) -> None:
+    mirrors = make()
+    heard: list[int] = []
+    mirrors.watch(lambda: heard.append(len(mirrors.targets("plant"))))
+    await mirrors.refresh("plant")
+    assert heard == [2], "after readers see it"
+    again = make()
+    again.watch(lambda: heard.append(len(again.targets("plant"))))
+    running = asyncio.create_task(again.run())
+    await again.restored.wait()
+    await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.wait([running])
+    assert heard[:2] == [2, 2]
