@@ -29,6 +29,7 @@ from gateway.database.engine import Database, sqlite_url
 from gateway.fleet.build import Fleet, make_fleet
 from gateway.fleet.nodes import wanted_content
 from gateway.fleet.telling import Telling
+from gateway.fleet.variants import Variants
 from gateway.north.build import make_mirrors, make_prefetch
 from gateway.north.mirrors import Mirrors
 from gateway.north.prefetch import Prefetch
@@ -36,6 +37,7 @@ from gateway.north.proofs import Proofs
 from gateway.north.room import Room
 from gateway.north.wan import wan_line
 from gateway.south.announce import keep_announcing
+from gateway.south.bodies import Bodies, SignedOrigins, pseudonym
 from gateway.south.content import ContentServer
 from gateway.south.credentials import Credentials
 from gateway.south.ddi.build import ddi_parts
@@ -44,8 +46,9 @@ from gateway.south.identity import fingerprint_of, renew_certificate, site_autho
 from gateway.south.mirrored.build import Routes, mirrored_routes
 from gateway.south.open_files import OpenFiles
 from gateway.south.pairs.build import pair_patches
+from gateway.south.prospects import StoredProspects
 from gateway.south.proxy import StockContent
-from gateway.south.registry import Registry
+from gateway.south.registry import Registry, make_registry
 from gateway.south.relays import Find, Relays
 from gateway.south.routes import Part, content_application, listen, make_runner, south_application
 from gateway.south.scrub import Scrub
@@ -111,14 +114,15 @@ async def _run(
     config = ground.config
     authority, tls = _make_identity(ground)
     room = _make_room(config, await asyncio.to_thread(Store, ground.disk, ground.folder.store), database)
-    registry = Registry([section.name for section in config.repository])
+    registry, proofs = make_registry(config.repository), Proofs(config.repository, ground.now)
     line = wan_line(config.wan, now=ground.now, clock=asyncio.get_running_loop())
-    proofs = Proofs(config.repository, ground.now)
     mirrors = _make_mirrors(ground, session, room, line=line, proofs=proofs, registry=registry)
     fleet = _make_fleet(ground, database, mirrors)
     async with AsyncExitStack() as stack:
         find = _find_verified(room.store, mirrors)
-        relays = _make_relays(ground, room, mirrors, find)
+        origins = SignedOrigins(registry, session, name=pseudonym(), line=line)
+        bodies = Bodies([mirrors, origins])
+        relays = _make_relays(ground, room, bodies, find)
         stack.push_async_callback(relays.close)
         files = stack.enter_context(closing(OpenFiles()))
         room.let_to(relays.evict, files.forget)
@@ -132,18 +136,17 @@ async def _run(
         prefetch = make_prefetch(config, database, mirrors, relays, store=room.store, proofs=proofs)
         background(prefetch.run(), "prefetch")
         background(fleet.deadlines.run(), "deadlines")
-        polling_s = config.south.polling_interval_s
-        parts: list[Part] = [*ddi_parts(database, fleet, content, find, ground.now, polling_s=polling_s), content]
+        offering = _make_variants(room, mirrors, proofs, registry, find=find, bodies=bodies)
+        parts = _make_parts(ground, database, fleet, content, find=find, offering=offering)
         parts += pair_patches(config.south, mirrors, room, disk=ground.disk, find=find, files=files, begin=background)
         shares = _south_shares(config.south)
         enroll, credentials = Enrollment(fleet.tokens, authority, ground.now), Credentials(fleet.accounts)
         application = south_application(parts, open_to_all=[enroll], credentials=credentials, shares=shares, shelf=content)
         port = await stack.enter_async_context(_tls_listener(config.south, application, tls))
-        mirrored = await stack.enter_async_context(
-            mirrored_routes(config, ground.folder, ground.disk, session, ground.now, line=line)
-        )
+        routes = mirrored_routes(config, ground.folder, ground.disk, session, ground.now, line=line)
+        mirrored = await stack.enter_async_context(routes)
         if config.south.content.enabled:
-            own = StockContent(registry, content)
+            own = StockContent(registry, content, name=origins.name)
             await stack.enter_async_context(_plain_listener(config.south.content, own, mirrored, shares))
         if config.south.interfaces:
             background(_announcement(config, port, authority), "announcement")
@@ -272,19 +275,32 @@ def _make_mirrors(
     return make_mirrors(*where, room=room, line=line, proofs=proofs, learn=registry.learn, shown=registry.shown)
 
 
-def _make_relays(ground: Ground, room: Room, mirrors: Mirrors, find: Find) -> Relays:
+def _make_relays(ground: Ground, room: Room, bodies: Bodies, find: Find) -> Relays:
     store = room.store
     look = partial(old_files, store.layout)
     return Relays(
         store.layout.sparse,
         ground.disk,
-        mirrors.sources_of,
+        bodies.sources_of,
         publish=store.publish,
         find=find,
         grow=room.grow,
         spare=room.spare,
         look=look,
     )
+
+
+def _make_variants(room: Room, mirrors: Mirrors, proofs: Proofs, registry: Registry, *, find: Find, bodies: Bodies) -> Variants:
+    deltas_of, sparse = partial(proofs.deltas_of, room.store), room.store.layout.sparse
+    return Variants(mirrors, StoredProspects(deltas_of, registry, find, sparse, bodies.reachable))
+
+
+def _make_parts(
+    ground: Ground, database: Database, fleet: Fleet, content: ContentServer, *, find: Find, offering: Variants
+) -> list[Part]:
+    """What nodes ask for: their orders, and content."""
+    polling_s = ground.config.south.polling_interval_s
+    return [*ddi_parts(database, fleet, content, find, ground.now, polling_s=polling_s, offering=offering), content]
 
 
 def _make_scrub(ground: Ground, room: Room, relays: Relays, files: OpenFiles) -> Scrub:

@@ -77,6 +77,7 @@ _Zone = Annotated[str, AfterValidator(checked_zone)]
 _Days = Annotated[int, Field(strict=True, ge=0, le=3650)]
 _Count = Annotated[int, Field(strict=True, ge=1, le=100)]
 _Prefix = Annotated[str, AfterValidator(_checked_prefix)]
+_Authority = Annotated[str, Field(pattern=r"^([a-z0-9._-]{1,253}|\[[0-9a-f:.]{2,45}\])(:[0-9]{1,5})?$")]
 _Host = Annotated[str, Field(pattern=r"^[a-z0-9.-]{0,253}$")]
 _Age = Annotated[int, Field(strict=True, ge=0, le=10 * 366 * 86400)]
 _Patience = Annotated[int, Field(strict=True, ge=0, le=366 * 86400)]
@@ -219,6 +220,7 @@ class RepositorySection:
     `cms_…` is for `.swu` and, but for the purpose, for RAUC bundles too. `rauc_certificate` and `rauc_key` open encrypted ones.
     `hardware` empty: everything is mirrored; otherwise what names one of these, and what names no hardware at all.
     `prefetch` other than `on-demand` needs `cms_roots`: which images a bundle fetches is known from its proved description.
+    So does `fetch_signed_urls`: hosts that signed URLs may name, asked for images that the repository does not list.
     """
 
     name: Name
@@ -234,6 +236,7 @@ class RepositorySection:
     hardware: tuple[HardwareText, ...] = ()
     poll_interval_s: _Seconds = 900
     prefetch: PrefetchMode = PrefetchMode.ON_DEMAND
+    fetch_signed_urls: Annotated[tuple[_Authority, ...], Field(max_length=100)] = ()
 
 
 def _checked_wan(wan: WanSection) -> WanSection:

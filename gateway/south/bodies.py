@@ -81,6 +81,7 @@ class SignedOrigins:
         retry: Retry | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.name = name
         self._registry = registry
         self._session = session
         self._manner = Manner(patience or Patience(), headers={"Via": f"1.1 {name}"}, line=line)

@@ -20,6 +20,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from gateway.config import RepositorySection
 from gateway.south.signed_urls import authority_of_key, host_of_key, signed_key
 from update.bundle.deltas import deltas
 from update.bundle.verified import VerifiedBundle
@@ -138,6 +139,11 @@ class Registry:
             return None
         custom = TargetCustom(zck_header=signed.header)
         return TargetInfo(repository, signed.key, signed.length, signed.header.sha256, custom, role="")
+
+
+def make_registry(sections: Sequence[RepositorySection]) -> Registry:
+    """The registry of the configured repositories."""
+    return Registry([each.name for each in sections], fetched={each.name: each.fetch_signed_urls for each in sections})
 
 
 def known_by_header(info: TargetInfo) -> bool:

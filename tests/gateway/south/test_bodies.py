@@ -95,13 +95,13 @@ async def site(tmp_path: Path, zck: Path) -> AsyncIterator[Site]:
         yield Site(server, url, body, origins, relays, now_s, published, zck)
 
 
-async def test_a_body_comes_from_where_its_url_says_and_stays(site: Site) -> None:
+async def test_a_body_comes_from_where_its_url_says_and_stays(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     span = body_of(site.zck)
     assert await site.read() == site.zck.read_bytes()[span.start :]
     await site.server.stop()
     await site.relays.settle()
     assert await site.read() == site.zck.read_bytes()[span.start :]
-    assert site.published == [], "its digest is not that of all its bytes"
+    assert (site.published, "was not published" in caplog.text) == ([], False), "its digest is not that of all its bytes"
 
 
 async def test_a_server_that_sends_other_bytes_serves_nobody_and_is_away_for_a_while(site: Site) -> None:
