@@ -11,10 +11,10 @@ COMPILE := uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-i
 JOBS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint system soak bench docs reference audit lock dist clean
+.PHONY: help demo test lint interop-tools system soak bench docs reference audit lock dist clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
 $(STAMP): $(LOCKS) pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "missing: Python 3.11 ($(PYTHON)); install it, e.g. Debian package python3.11-venv"; exit 1; }
@@ -31,6 +31,9 @@ demo: $(STAMP) ## the main job: upstream, gateway, nodes (ONCE=1 ends; JSON=FILE
 
 test: $(STAMP) ## unit, contract, property and interop tests (REQUIRE_TOOLS=1: an absent tool fails)
 	REQUIRE_TOOLS=$(REQUIRE_TOOLS) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not soak and not system" --cov --cov-report=term
+
+interop-tools: $(STAMP) ## real hawkBit and wfx for the interop tests, in build/interop (Maven, a JDK, Go, gcc)
+	$(BIN)/python -m tests.interop.servers.install
 
 lint: $(STAMP) ## ruff, mypy strict, import contracts
 	$(BIN)/ruff check .
