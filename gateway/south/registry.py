@@ -134,11 +134,12 @@ class Registry:
                         yield signed.key, body
 
     def _fetchable(self, repository: str, signed: SignedUrl) -> TargetInfo | None:
-        """The body as far as it is known without a target, where it may be fetched."""
+        """The body as far as it is known without a target, under a plain name, where it may be fetched."""
         if authority_of_key(signed.key) not in self._fetched.get(repository, ()):
             return None
         custom = TargetCustom(zck_header=signed.header)
-        return TargetInfo(repository, signed.key, signed.length, signed.header.sha256, custom, role="")
+        name = f"signed-urls/{signed.header.sha256}.zck"
+        return TargetInfo(repository, name, signed.length, signed.header.sha256, custom, role="")
 
 
 def make_registry(sections: Sequence[RepositorySection]) -> Registry:
