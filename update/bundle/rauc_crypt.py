@@ -19,7 +19,6 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import pkcs7
 
-from update.bundle.rauc_layout import MAX_SIGNATURE_BYTES
 from update.errors import ConfigurationError, LimitError, SignatureError, UnsupportedError
 from update.trust.chain import refusing
 
@@ -53,7 +52,7 @@ def is_envelope(signature: bytes) -> bool:
 
 
 def open_envelope(envelope: bytes, recipient: Recipient | None) -> bytes:
-    """The signed CMS inside. Errors: `UnsupportedError` without the right key, `SignatureError` for what does not decrypt."""
+    """The signed CMS inside, smaller than the envelope. Errors: `UnsupportedError` without the right key, `SignatureError` for what does not decrypt."""
     with refusing(SignatureError, "malformed CMS envelope"):
         serials = _recipients(envelope)
     if recipient is None:
@@ -65,10 +64,7 @@ def open_envelope(envelope: bytes, recipient: Recipient | None) -> bytes:
     if wanted not in serials:
         raise UnsupportedError(f"the bundle is encrypted for others: {_shown(serials)}; the key given here has serial {wanted:x}")
     with refusing(SignatureError, "the envelope does not open with the recipient's key"):
-        inner = pkcs7.pkcs7_decrypt_der(envelope, recipient.certificate, recipient.key, [])
-    if len(inner) > MAX_SIGNATURE_BYTES:
-        raise LimitError(f"the signature in the envelope has {len(inner)} bytes; at most {MAX_SIGNATURE_BYTES} are read")
-    return inner
+        return pkcs7.pkcs7_decrypt_der(envelope, recipient.certificate, recipient.key, [])
 
 
 def _recipients(envelope: bytes) -> tuple[int, ...]:

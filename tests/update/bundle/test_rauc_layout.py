@@ -43,6 +43,11 @@ def test_what_is_too_short_is_refused(length: int) -> None:
         cut(bytes(length))
 
 
+def test_a_bundle_without_any_signature_is_refused() -> None:
+    with pytest.raises(ContainerError, match="a signature of 0"):
+        cut(assemble(CONTENT, b""))
+
+
 def test_content_of_odd_length_is_refused() -> None:
     with pytest.raises(ContainerError, match="multiple of 4096"):
         cut(assemble(CONTENT + b"x", b"s" * 100))
