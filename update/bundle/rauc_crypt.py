@@ -52,7 +52,10 @@ def is_envelope(signature: bytes) -> bool:
 
 
 def open_envelope(envelope: bytes, recipient: Recipient | None) -> bytes:
-    """The signed CMS inside, smaller than the envelope. Errors: `UnsupportedError` without the right key, `SignatureError` for what does not decrypt."""
+    """The signed CMS inside, which is smaller than the envelope.
+
+    Errors: `UnsupportedError` without the right key, `SignatureError` for what does not decrypt.
+    """
     with refusing(SignatureError, "malformed CMS envelope"):
         serials = _recipients(envelope)
     if recipient is None:
