@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.app import Listening, run
+from gateway.cli.event_loop import loop_factory
 from gateway.cli.logs import set_up_logging
 from gateway.cli.supervision import ServiceManager
 from gateway.config import GatewayConfig, load_config
@@ -21,7 +22,8 @@ def serve(file: Path) -> None:
     """Run with the configuration in `file`; returns after a signal to end. Errors: as `gateway.app.run`."""
     config = load_config(file)
     set_up_logging(config.log, sys.stderr)
-    asyncio.run(_serve(config, ServiceManager(os.environ)))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_serve(config, ServiceManager(os.environ)))
 
 
 async def _serve(config: GatewayConfig, manager: ServiceManager) -> None:

@@ -1,23 +1,22 @@
-"""The fast lane: one range of complete content, answered where its request comes in.
+"""The fast lane: ranges of complete content, answered where their request comes in.
 
-What streams from us (RAUC, block devices over HTTP) asks for thousands of small ranges on one connection, each time with the
-same head but for the Range field. Parsing, routing and bookkeeping cost several times what moving the bytes costs; so what
-leaves nothing to decide is answered before aiohttp sees the connection. Rules:
+What streams from us (RAUC, block devices over HTTP) asks for thousands of ranges on one connection, each time with the same
+head but for the Range field. Parsing, routing and bookkeeping cost several times what moving the bytes costs; so what leaves
+nothing to decide is answered before aiohttp sees the connection. Rules:
 
-1. The lane answers GET over HTTP/1.1 for one range `a-b` of at most `MOST_BYTES` within content that is complete, from a
-   head that comes in one piece and has no field that changes what is meant. It refuses nothing: with the first request
-   that is anything else, the connection goes to aiohttp with all that has come, for good.
-2. What the head means apart from its range is read once, and again when it changes. The content behind it is looked up at
+1. The lane answers what `simple_request.py` understands, of content that is complete. It refuses nothing: with the first
+   request that is anything else, the connection goes to aiohttp with all that has come, for good.
+2. What the head means apart from its ranges is read once, and again when it changes. The content behind it is looked up at
    every request, and asked of the store as often as everywhere else (`open_files.py`).
-3. The answer is the one of `files.py`, byte for byte, and head and body leave in one call.
-4. Pages that are not in memory are read in a thread; nothing more is read from that connection meanwhile.
+3. The answer is the one of `files.py`, byte for byte, and head and first part leave in one call.
+4. One range of at most `BLOCK_BYTES` is sent at once. More goes by the kernel (`outlet.py`); pages that are not in memory are
+   read in a thread. Nothing more is read from that connection meanwhile. TLS has no such way: there more is aiohttp's.
 5. Who is idle for `idle_s`, or does not read for `STALL_S`, is cut off like everywhere else.
 """
 
 import asyncio
 import logging
 import os
-import re
 import socket
 import ssl
 from collections.abc import Callable
@@ -25,25 +24,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol, cast
 
-from gateway.south.files import etag_of, single_head
+from gateway.south.files import Answer, Part, etag_of, partial
 from gateway.south.open_files import Lease
+from gateway.south.outlet import Outlet
 from gateway.south.range_response import STALL_S, read_block
+from gateway.south.simple_request import named_by, ranges_in, split_range
 from update.chunks.ranges import Range
 from update.errors import FieldrelayError
 from update.trust.verified import TargetInfo
 
 _log = logging.getLogger(__name__)
 
-MOST_BYTES: Final = 128 << 10
-MAX_HEAD_BYTES: Final = 4096
-_HEAD = re.compile(rb"GET (/[A-Za-z0-9._~/+-]*) HTTP/1\.1\r\n((?:[A-Za-z0-9-]{1,64}:[\t -~]*\r\n)+)\r\n")
-_HOST = re.compile(r"(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
-_RANGE = re.compile(rb"\r\n[Rr]ange: ?bytes=([0-9]{1,15})-([0-9]{1,15})(?=\r\n)")
-_DECISIVE: Final = frozenset(
-    {"content-length", "transfer-encoding", "expect", "upgrade", "range", "if-match", "if-none-match", "if-range", "trailer"}
-)
-"""Fields that make another request of it; every other one is ignored here as it is behind the router."""
-
+BLOCK_BYTES: Final = 128 << 10
+FIRST_BYTES: Final = 64 << 10
+"""Of a larger answer so much of the first part leaves with the head."""
 Lookup = Callable[[], TargetInfo | None]
 """What stands behind a name now; None if nothing, or nothing that the lane may answer."""
 NewProtocol = Callable[[], asyncio.Protocol]
@@ -67,11 +61,15 @@ class Shelf(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Wish:
-    """A range of content, and the head of its answer."""
+    """What was asked for, and the answer."""
 
     info: TargetInfo
-    span: Range
-    head: bytes
+    answer: Answer
+
+    @property
+    def small(self) -> bool:
+        """Whether one block holds all of it."""
+        return len(self.answer.parts) == 1 and self.answer.body_bytes <= BLOCK_BYTES
 
 
 class Lanes:
@@ -81,7 +79,7 @@ class Lanes:
         self.shelf = shelf
         self.admits = admits
         self.idle_s = idle_s
-        self.block = memoryview(bytearray(MOST_BYTES))  # read into and written from without a pause between
+        self.block = memoryview(bytearray(BLOCK_BYTES))  # read into and written from without a pause between
         self._servers: list[asyncio.Server] = []
         self._lanes: set[FastLane] = set()
 
@@ -119,10 +117,11 @@ class FastLane(asyncio.Protocol):
         self._behind = behind
         self._loop = asyncio.get_running_loop()
         self._descriptor = -1  # of the socket, where bytes may go to it past the transport
-        self._writing_paused = False
+        self._free = asyncio.Event()  # set while the transport keeps nothing
+        self._free.set()
         self._rest = b""
         self._lookup: Lookup | None = None
-        self._reading: asyncio.Task[None] | None = None
+        self._sending: asyncio.Task[None] | None = None
         self._held = b""
         self._asked_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -138,34 +137,35 @@ class FastLane(asyncio.Protocol):
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if transport.get_extra_info("ssl_object") is None:
             self._descriptor = connected.fileno()
+            transport.set_write_buffer_limits(0)  # what it keeps is to be waited for
         self._asked_s = self._loop.time()
         self._timer = self._loop.call_later(self._lanes.idle_s, self._look_whether_idle)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the signature is asyncio's
         """Forget the connection."""
         self._leave()
-        if self._reading is not None:
-            self._reading.cancel()
+        if self._sending is not None:
+            self._sending.cancel()
 
     def pause_writing(self) -> None:
         """The client does not read."""
-        self._writing_paused = True
+        self._free.clear()
 
     def resume_writing(self) -> None:
         """It reads again."""
-        self._writing_paused = False
+        self._free.set()
 
     def data_received(self, data: bytes) -> None:
         """Answer, or leave the connection to aiohttp."""
-        if self._reading is not None:
+        if self._sending is not None:
             self._held += data  # little: the transport was told to read no more
         elif not self._answer(data):
             self._hand_over(data)
 
     def close(self) -> None:
         """End it after what was written."""
-        if self._reading is not None:
-            self._reading.cancel()
+        if self._sending is not None:
+            self._sending.cancel()
         self._transport.close()
 
     def _answer(self, data: bytes) -> bool:
@@ -173,95 +173,93 @@ class FastLane(asyncio.Protocol):
         if self._transport.is_closing() or self._transport.get_write_buffer_size():
             return False
         wish = self._understand(data)
-        if wish is None:
+        if wish is None or (self._descriptor < 0 and not wish.small):
             return False
         self._asked_s = self._loop.time()
         descriptor = self._lanes.shelf.opened(wish.info)
-        if descriptor is None or not self._send_at_once(wish, descriptor):
+        if not wish.small or descriptor is None or not self._send_at_once(wish.answer, descriptor):
             self._transport.pause_reading()
-            self._reading = self._loop.create_task(self._send_later(wish, data))
+            self._sending = self._loop.create_task(self._send_later(wish, data))
         return True
 
     def _understand(self, data: bytes) -> _Wish | None:
-        found = _RANGE.search(data) if len(data) <= MAX_HEAD_BYTES else None
-        if found is None:
+        split = split_range(data)
+        if split is None:
             return None
-        rest = data[: found.start()] + data[found.end() :]
+        rest, wanted = split
         if rest != self._rest:
-            self._rest, self._lookup = rest, self._meant(rest)
+            named = named_by(rest)
+            self._rest, self._lookup = rest, self._lanes.shelf.lookup(*named) if named else None
         info = self._lookup() if self._lookup else None
-        if info is None:
-            return None
-        start, length = int(found[1]), int(found[2]) - int(found[1]) + 1
-        if not 0 < length <= MOST_BYTES or start + length > info.length:
-            return None
-        span = Range(start, length)
-        return _Wish(info, span, single_head(span, info.length, etag_of(info.sha256)))
+        ranges = ranges_in(wanted, info.length) if info else None
+        return _Wish(info, partial(ranges, info.length, etag_of(info.sha256))) if info and ranges else None
 
-    def _meant(self, head: bytes) -> Lookup | None:
-        """What a head without its range asks for."""
-        match = _HEAD.fullmatch(head)
-        if match is None:
-            return None
-        lines = match[2].decode("ascii").splitlines()
-        fields = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
-        if any(name in _DECISIVE for name, _ in fields):
-            return None
-        if any(value.lower() != "keep-alive" for name, value in fields if name == "connection"):
-            return None
-        hosts = [value for name, value in fields if name == "host"]
-        if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
-            return None
-        return self._lanes.shelf.lookup(hosts[0], match[1].decode("ascii"))
-
-    def _send_at_once(self, wish: _Wish, descriptor: int) -> bool:
-        """Send what the page cache has; False if it has not all of it."""
-        body = self._lanes.block[: wish.span.length]
+    def _send_at_once(self, answer: Answer, descriptor: int) -> bool:
+        """Send one range that the page cache has; False if it has not all of it."""
+        start, length = answer.parts[0].span
+        body = self._lanes.block[:length]
         try:
-            count = os.preadv(descriptor, [body], wish.span.start, os.RWF_NOWAIT)
+            count = os.preadv(descriptor, [body], start, os.RWF_NOWAIT)
         except OSError:  # cold, or the file system cannot say
             return False
-        if count != wish.span.length:
+        if count != length:
             return False
-        self._write(wish.head, body)
+        self._write(answer.head + b"\r\n", body)
         return True
 
     async def _send_later(self, wish: _Wish, data: bytes) -> None:
-        """Send what has to be looked for first, or leave it to aiohttp."""
+        """Send what takes more than a moment, or leave it to aiohttp."""
         try:
-            body = await self._read(wish)
-        except (FieldrelayError, OSError) as error:  # asked the other way it is the same, and refused by name
+            sent = await self._send_stored(wish)
+        except FieldrelayError as error:  # asked the other way it is the same, and refused by name
             _log.debug("fast lane: %s: %s", wish.info.path, error)
-            body = None
+            sent = False
+        except ConnectionError:
+            self._transport.abort()
+            return
         except BaseException:
             self._transport.abort()
             raise
-        self._reading = None
+        self._sending = None
         if self._transport.is_closing():
             return
+        self._asked_s = self._loop.time()
         self._transport.resume_reading()
         held, self._held = self._held, b""
-        if body is None:
+        if not sent:
             self._hand_over(data + held)
-            return
-        self._write(wish.head, body)
-        if held:
+        elif held:
             self._hand_over(held)
 
-    async def _read(self, wish: _Wish) -> bytes | None:
+    async def _send_stored(self, wish: _Wish) -> bool:
+        """Send it from the store; False, and nothing sent, if the store does not have all of it."""
         lease = await self._lanes.shelf.stored(wish.info)
         if lease is None:
-            return None
+            return False
         try:
-            body = bytearray()
-            while len(body) < wish.span.length:
-                block = await read_block(lease.descriptor, wish.span.start + len(body), wish.span.length - len(body))
-                if not block:
-                    return None
-                body += block
-            return bytes(body)
+            answer, (start, length) = wish.answer, wish.answer.parts[0].span
+            begin = await _read(lease.descriptor, Range(start, length if wish.small else min(length, FIRST_BYTES)))
+            if begin is None or self._transport.is_closing():
+                return False
+            self._write(answer.head + b"\r\n" + answer.parts[0].frame, begin)
+            if not wish.small:
+                await self._drained()
+                rest = Part(b"", Range(start + len(begin), length - len(begin)))
+                with Outlet(self._transport, stall_s=STALL_S) as outlet:
+                    await outlet.send(lease.descriptor, (rest, *answer.parts[1:]), answer.tail, share=None)
         finally:
             lease.release()
+        return True
+
+    async def _drained(self) -> None:
+        """Wait until the transport has sent what it kept: nothing must overtake it."""
+        try:
+            async with asyncio.timeout(STALL_S):
+                while self._transport.get_write_buffer_size():
+                    await asyncio.sleep(0)  # uvloop writes, and pauses us, at the end of the iteration
+                    await self._free.wait()
+        except TimeoutError as error:
+            raise ConnectionResetError("the client has stopped reading") from error
 
     def _write(self, head: bytes, body: "memoryview | bytes") -> None:
         """Head and body in one call, straight to the socket where that is possible; the transport keeps what it does not take."""
@@ -281,10 +279,12 @@ class FastLane(asyncio.Protocol):
     def _hand_over(self, data: bytes) -> None:
         """From now on it is aiohttp's."""
         self._leave()
+        if self._descriptor >= 0:
+            self._transport.set_write_buffer_limits()
         handler = self._behind()
         self._transport.set_protocol(handler)
         handler.connection_made(self._transport)
-        if self._writing_paused:
+        if not self._free.is_set():
             handler.pause_writing()
         if data:
             handler.data_received(data)
@@ -298,10 +298,21 @@ class FastLane(asyncio.Protocol):
     def _look_whether_idle(self) -> None:
         silent_s = self._loop.time() - self._asked_s
         stalled = self._transport.get_write_buffer_size() > 0
-        most_s = STALL_S if stalled or self._reading is not None else self._lanes.idle_s
-        if silent_s < most_s:
-            self._timer = self._loop.call_later(most_s - silent_s, self._look_whether_idle)
+        most_s = STALL_S if stalled else self._lanes.idle_s
+        if silent_s < most_s or self._sending is not None:  # what is being sent is watched where it is sent
+            self._timer = self._loop.call_later(max(most_s - silent_s, most_s / 2), self._look_whether_idle)
         elif stalled:
             self._transport.abort()
         else:
             self._transport.close()
+
+
+async def _read(descriptor: int, span: Range) -> bytes | None:
+    """All of `span`; None if the file is shorter than promised."""
+    body = bytearray()
+    while len(body) < span.length:
+        block = await read_block(descriptor, span.start + len(body), span.length - len(body))
+        if not block:
+            return None
+        body += block
+    return bytes(body)

@@ -15,8 +15,9 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import NamedTuple
 
-from update.chunks.ranges import Range, multipart_type, parse_range, part_head, tail
+from update.chunks.ranges import Range, multipart_type, parse_range, part_heads, tail
 from update.digest import Digest
 from update.errors import RangeNotSatisfiableError
 
@@ -25,8 +26,7 @@ _STATUS_LINES = {status: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode()
 ANY_BYTES = "application/octet-stream"
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """A piece of the body: bytes that go before it, then `span` of the content."""
 
     frame: bytes
@@ -86,18 +86,15 @@ def partial(ranges: tuple[Range, ...], size: int, etag: str, *, kind: str = ANY_
     status = HTTPStatus.PARTIAL_CONTENT
     if len(ranges) == 1:
         span = ranges[0]
-        return Answer(status, _single_head(span, size, etag, kind), (Part(b"", span),), b"", span.length)
+        place = f"Content-Range: bytes {span.start}-{span.end - 1}/{size}\r\n"
+        head = _content_head(status, span.length, etag, kind) + place.encode()
+        return Answer(status, head, (Part(b"", span),), b"", span.length)
     boundary = secrets.token_hex(10)
-    parts = tuple(Part(part_head(boundary, span, size), span) for span in ranges)
+    frames = part_heads(boundary, ranges, size)
     end = tail(boundary)
-    body_bytes = sum(len(part.frame) + part.span.length for part in parts) + len(end)
+    body_bytes = sum(map(len, frames)) + sum(span.length for span in ranges) + len(end)
     head = _content_head(status, body_bytes, etag, multipart_type(boundary))
-    return Answer(status, head, parts, end, body_bytes)
-
-
-def single_head(span: Range, size: int, etag: str) -> bytes:
-    """The whole head of one range's answer to a client that stays connected."""
-    return _single_head(span, size, etag, ANY_BYTES) + b"\r\n"
+    return Answer(status, head, tuple(map(Part, frames, ranges)), end, body_bytes)
 
 
 def not_satisfiable(size: int) -> Answer:
@@ -119,11 +116,6 @@ def answer(method: str, headers: Mapping[str, str], size: int, etag: str, *, kin
     except RangeNotSatisfiableError:
         return not_satisfiable(size)
     return whole(size, etag, method=method, kind=kind) if ranges is None else partial(ranges, size, etag, kind=kind)
-
-
-def _single_head(span: Range, size: int, etag: str, kind: str) -> bytes:
-    place = f"Content-Range: bytes {span.start}-{span.start + span.length - 1}/{size}\r\n"
-    return _content_head(HTTPStatus.PARTIAL_CONTENT, span.length, etag, kind) + place.encode()
 
 
 def _content_head(status: HTTPStatus, length: int, etag: str, kind: str) -> bytes:

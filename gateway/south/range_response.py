@@ -5,31 +5,36 @@ aiohttp keeps parser, router, middlewares and access log; only the way response 
 do not apply to these responses. The private names used (`_drain_helper`, `_eof_sent`, `_keep_alive`, `_body_length`,
 `_req`) are pinned by `tests/contract/test_range_response.py`.
 
-- A single large part over plain TCP goes by sendfile(2), but only while the transport's own buffer is empty: our bytes
-  must not overtake its. Everything else is read by blocks and written with the head in one call, so that head and first
-  part leave together (swupdate looks for the boundary in the first buffer only).
+- Over plain TCP large answers go by sendfile(2): one large part at once, of several what comes after the first block. Only
+  while the transport's own buffer is empty: our bytes must not overtake its. What precedes a part waits in the kernel for
+  the part's first bytes (MSG_MORE). Everything else is read by blocks.
+- Head and first part leave in one write (swupdate looks for the boundary in the first buffer only).
 - Warm pages are read on the loop (preadv2 with RWF_NOWAIT), cold ones in a thread, which also warms them for sendfile.
-- sendfile goes to a duplicate of the transport's descriptor: the transport closes its own as soon as the client half-closes,
-  and the next connection gets that number.
+- The kernel is given a duplicate of the transport's descriptor: the transport closes its own as soon as the client
+  half-closes, and the next connection gets that number.
+- TLS takes blocks of `TLS_BLOCK_BYTES`: they are encrypted at once, and more of them would only wait in memory.
 - A client that stops reading is given `STALL_S` and then cut. The wait for its own share (`pace.py`) is not counted.
 """
 
 import asyncio
 import os
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from itertools import accumulate, takewhile
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-from gateway.south.files import Answer
+from gateway.south.files import Answer, Part
 from gateway.south.open_files import Lease
+from gateway.south.outlet import Outlet
 from gateway.south.pace import PACE
-from update.wire.limits import Share
+from update.chunks.ranges import Range
 
 BLOCK_BYTES = 256 << 10
+FIRST_BLOCK_BYTES = 64 << 10
+TLS_BLOCK_BYTES = 64 << 10
 SENDFILE_FROM_BYTES = 128 << 10
-SENDFILE_STEP_BYTES = 1 << 20
 STALL_S = 120.0
 
 
@@ -65,39 +70,74 @@ class RangeResponse(web.StreamResponse):
         if request.method == "HEAD" or not answer.parts or lease is None:
             transport.write(head)
             return
-        socket = None if request.secure else transport.get_extra_info("socket")
-        if len(answer.parts) == 1 and answer.body_bytes > SENDFILE_FROM_BYTES and socket is not None:
-            transport.write(head)
-            head = b""
+        blocks = _Blocks(request, transport, lease.descriptor)
+        parts = (Part(head + answer.parts[0].frame, answer.parts[0].span), *answer.parts[1:])
+        if request.secure or answer.body_bytes <= SENDFILE_FROM_BYTES:
+            await blocks.send(parts, answer.tail)
+            return
+        if len(parts) > 1:
+            first, parts = _first_block(parts)
+            await blocks.send(first, b"")
             await asyncio.sleep(0)  # uvloop writes at the end of the iteration
-            if not transport.get_write_buffer_size():
-                span = answer.parts[0].span
-                share = request.get(PACE)
-                await _send_by_kernel(transport, socket.fileno(), lease.descriptor, span.start, span.length, share=share)
-                return
-        await self._send_by_blocks(request, transport, head, lease.descriptor)
+        if transport.get_write_buffer_size():
+            await blocks.send(parts, answer.tail)
+            return
+        with Outlet(transport, stall_s=STALL_S) as outlet:
+            await outlet.send(lease.descriptor, parts, answer.tail, share=request.get(PACE))
 
-    async def _send_by_blocks(self, request: web.BaseRequest, transport: asyncio.Transport, head: bytes, descriptor: int) -> None:
-        """Read blocks and write them with what goes before them; at most two blocks are in memory."""
-        share = request.get(PACE)
-        most = BLOCK_BYTES if share is None else min(BLOCK_BYTES, share.step_bytes)
-        waiting: list[bytes | bytearray] = [head] if head else []
+
+def _first_block(parts: tuple[Part, ...]) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
+    """The parts that make one block, or a block of the first part; and the rest."""
+    ends = accumulate(part.span.length for part in parts)
+    count = sum(1 for _ in takewhile(lambda end: end <= FIRST_BLOCK_BYTES, ends))
+    if count:
+        return parts[:count], parts[count:]
+    start, length = parts[0].span
+    begin = Part(parts[0].frame, Range(start, FIRST_BLOCK_BYTES))
+    return (begin,), (Part(b"", Range(start + FIRST_BLOCK_BYTES, length - FIRST_BLOCK_BYTES)), *parts[1:])
+
+
+class _Blocks:
+    """Reads blocks and writes them with what goes before them to the transport; at most two blocks are in memory."""
+
+    def __init__(self, request: web.BaseRequest, transport: asyncio.Transport, descriptor: int) -> None:
+        self._request = request
+        self._transport = transport
+        self._descriptor = descriptor
+        self._share = request.get(PACE)
+        most = TLS_BLOCK_BYTES if request.secure else BLOCK_BYTES
+        self._most = most if self._share is None else min(most, self._share.step_bytes)
+
+    async def send(self, parts: Sequence[Part], tail: bytes) -> None:
+        """Everything, in this order."""
+        waiting: list[bytes | bytearray] = []
         size = 0
-        for part in self._answer.parts:
+        for part in parts:
             waiting.append(part.frame)
             offset, left = part.span.start, part.span.length
             while left:
-                block = await read_block(descriptor, offset, min(left, most))
+                block = await read_block(self._descriptor, offset, min(left, self._most))
                 if not block:  # shorter than promised: the only honest end is a cut
-                    transport.abort()
+                    self._transport.abort()
                     raise ConnectionResetError("content is shorter than its size")
                 waiting.append(block)
                 offset, left, size = offset + len(block), left - len(block), size + len(block)
-                if size >= most:
-                    await _flush(request, transport, waiting, share)
+                if size >= self._most:
+                    await self._flush(waiting)
                     waiting, size = [], 0
-        waiting.append(self._answer.tail)
-        await _flush(request, transport, waiting, share)
+        if tail or waiting:
+            await self._flush([*waiting, tail])
+
+    async def _flush(self, waiting: "list[bytes | bytearray]") -> None:
+        if self._share is not None:
+            await self._share.take(sum(map(len, waiting)))
+        self._transport.writelines(waiting)
+        try:
+            async with asyncio.timeout(STALL_S):
+                await self._request.protocol._drain_helper()  # noqa: SLF001 - aiohttp has no public drain; a contract test pins it
+        except TimeoutError as error:
+            self._transport.abort()
+            raise ConnectionResetError("the client has stopped reading") from error
 
 
 async def read_block(descriptor: int, offset: int, size: int) -> bytes | bytearray:
@@ -110,77 +150,6 @@ async def read_block(descriptor: int, offset: int, size: int) -> bytes | bytearr
         if count:
             return buffer[:count]
     return await asyncio.to_thread(os.pread, descriptor, size, offset)
-
-
-async def _flush(
-    request: web.BaseRequest, transport: asyncio.Transport, waiting: list[bytes | bytearray], share: Share | None
-) -> None:
-    if share is not None:
-        await share.take(sum(map(len, waiting)))
-    transport.writelines(waiting)
-    try:
-        async with asyncio.timeout(STALL_S):
-            await request.protocol._drain_helper()  # noqa: SLF001 - aiohttp has no public drain; pinned by a contract test
-    except TimeoutError as error:
-        transport.abort()
-        raise ConnectionResetError("the client has stopped reading") from error
-
-
-async def _send_by_kernel(
-    transport: asyncio.Transport, out: int, descriptor: int, offset: int, left: int, *, share: Share | None
-) -> None:
-    """sendfile(2) on the transport's socket, yielding between steps so that no connection starves the others."""
-    out, allowed = os.dup(out), left if share is None else 0
-    try:
-        while left:
-            if share is not None and not allowed:
-                allowed = min(left, share.step_bytes)
-                await share.take(allowed)
-            step = min(allowed, SENDFILE_STEP_BYTES)
-            await _warm(descriptor, offset, step)
-            if transport.is_closing():
-                raise ConnectionResetError("the client has gone")
-            try:
-                sent = os.sendfile(out, descriptor, offset, step)
-            except BlockingIOError:
-                await _writable(transport, out)
-                continue
-            if sent == 0:
-                transport.abort()
-                raise ConnectionResetError("content is shorter than its size")
-            offset, left, allowed = offset + sent, left - sent, allowed - sent
-            if left:
-                await asyncio.sleep(0)
-    finally:
-        os.close(out)
-
-
-async def _warm(descriptor: int, offset: int, size: int) -> None:
-    """Have the bytes in the page cache: sendfile would read a cold disk on the event loop. Judged by the last of them."""
-    with suppress(OSError):
-        os.preadv(descriptor, [bytearray(1)], offset + size - 1, os.RWF_NOWAIT)
-        return
-    await asyncio.to_thread(os.pread, descriptor, size, offset)
-
-
-async def _writable(transport: asyncio.Transport, out: int) -> None:
-    """Wait until the socket takes bytes again."""
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    loop.add_writer(out, _settle, ready)
-    try:
-        async with asyncio.timeout(STALL_S):
-            await ready
-    except TimeoutError as error:
-        transport.abort()
-        raise ConnectionResetError("the client has stopped reading") from error
-    finally:
-        loop.remove_writer(out)
-
-
-def _settle(ready: "asyncio.Future[Any]") -> None:  # Any: a future of nothing
-    if not ready.done():
-        ready.set_result(None)
 
 
 def _connection_header(request: web.BaseRequest) -> bytes:

@@ -1,24 +1,28 @@
 """The contract with asyncio and aiohttp that the fast lane rests on: the same bytes as through aiohttp, on one connection."""
 
 import asyncio
+import os
 import random
+import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from aiohttp import web
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gateway.edge import refuse_by_name
 from gateway.south import fast_lane
-from gateway.south.fast_lane import MOST_BYTES, FastLane, Lanes, Lookup
+from gateway.south.fast_lane import BLOCK_BYTES, FastLane, Lanes, Lookup
 from gateway.south.files import answer, etag_of
 from gateway.south.open_files import Lease, OpenFiles
 from gateway.south.range_response import RangeResponse
 from tests.builders.relayed import open_descriptors, until
+from update.chunks.ranges import MultipartParser
 from update.digest import digest_of
 from update.errors import StoreError
 from update.trust.verified import TargetCustom, TargetInfo
@@ -95,16 +99,36 @@ def expected(start: int, last: int) -> bytes:
     return head.encode() + CONTENT[start : last + 1]
 
 
+def asking(spans: Sequence[tuple[int, int]]) -> bytes:
+    wanted = ",".join(f"{start}-{last}" for start, last in spans)
+    return f"GET {PATH} HTTP/1.1\r\nHost: x\r\nRange: bytes={wanted}\r\n\r\n".encode()
+
+
+def parts_of(reply: bytes) -> list[tuple[int, bytes]]:
+    head, _, body = reply.partition(b"\r\n\r\n")
+    found = re.search(rb"\r\nContent-Type: multipart/byteranges; boundary=([0-9a-f]{20})\r\n", head)
+    assert found is not None
+    parser, parts = MultipartParser(found[1].decode(), size=SIZE), list[tuple[int, bytes]]()
+    for start in range(0, len(body), 70_000):
+        for offset, piece in parser.feed(body[start : start + 70_000]):
+            if parts and parts[-1][0] + len(parts[-1][1]) == offset and start:
+                parts[-1] = parts[-1][0], parts[-1][1] + piece
+            else:
+                parts.append((offset, piece))
+    assert parser.complete
+    return parts
+
+
 async def one_answer(reader: asyncio.StreamReader) -> bytes:
     head = await reader.readuntil(b"\r\n\r\n")
     length = next(int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
     return head + await reader.readexactly(length)
 
 
-@pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    (tmp_path / "content").write_bytes(CONTENT)
-    made = Rig(tmp_path / "content")
+@asynccontextmanager
+async def serving(file: Path) -> AsyncIterator[Rig]:
+    file.write_bytes(CONTENT)
+    made = Rig(file)
     app = web.Application(middlewares=[refuse_by_name])
     app.router.add_get(PATH, made.handle)
     app.on_shutdown.append(made.lanes.close)
@@ -112,19 +136,120 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     await runner.setup()
     assert runner.server is not None
     made.port = await made.lanes.listen(runner.server, "127.0.0.1", 0, None, backlog=10)
-    yield made
-    made.gate.set()
-    await runner.cleanup()
-    made.files.close()
+    try:
+        yield made
+    finally:
+        made.gate.set()
+        await runner.cleanup()
+        made.files.close()
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    async with serving(tmp_path / "content") as made:
+        yield made
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[asyncio.Runner, Rig]]:
+    """For tests that are no coroutines."""
+    with asyncio.Runner() as runner:
+        context = serving(tmp_path / "content")
+        yield runner, runner.run(context.__aenter__())
+        runner.run(context.__aexit__(None, None, None))
 
 
 async def test_range_after_range_is_answered_as_through_aiohttp(rig: Rig) -> None:
-    spans = [(0, 0), (5, 99), (SIZE - 1, SIZE - 1), (100, 100 + MOST_BYTES - 1), (7, 70_000)]
+    spans = [(0, 0), (5, 99), (SIZE - 1, SIZE - 1), (100, 100 + BLOCK_BYTES - 1), (7, 70_000)]
     assert await rig.ask(*spans) == [expected(*span) for span in spans]
     assert rig.through_aiohttp == 0
     assert await rig.ask(*spans, head="If-Range: *\r\n") != [expected(*span) for span in spans]
     assert await rig.ask(*spans, head=f'If-Range: "{rig.info.sha256}"\r\n') == [expected(*span) for span in spans]
     assert rig.through_aiohttp == 2 * len(spans)
+
+
+LARGE = (10, SIZE - 20)
+
+
+async def test_large_ranges_and_several_are_answered_on_the_same_connection(rig: Rig) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port, limit=1 << 20)
+    for _ in range(3):
+        for span in (LARGE, (0, 9), (1, BLOCK_BYTES + 1)):
+            writer.write(request(*span))
+            assert await one_answer(reader) == expected(*span)
+        spans = [(number * 9000, number * 9000 + 8999 - number) for number in range(100)] + [(950_000, SIZE - 1)]
+        writer.write(asking(spans))
+        assert parts_of(await one_answer(reader)) == [(start, CONTENT[start : last + 1]) for start, last in spans]
+    assert rig.through_aiohttp == 0
+    writer.close()
+    await writer.wait_closed()
+
+
+@given(st.lists(st.tuples(st.integers(1, 30_000), st.integers(1, 30_000)), min_size=2, max_size=60), st.randoms())
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_any_ranges_in_any_order_come_as_asked(
+    served: tuple[asyncio.Runner, Rig], gaps: list[tuple[int, int]], dice: random.Random
+) -> None:
+    runner, rig = served
+    spans, end = [], 0
+    for skip, length in gaps:
+        spans.append((end + skip, end + skip + length - 1))
+        end = spans[-1][1] + 1
+    spans = [span for span in spans if span[1] < SIZE]
+    dice.shuffle(spans)
+    if len(spans) < 2:
+        return
+
+    async def ask() -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", rig.port, limit=1 << 20)
+        writer.write(asking(spans))
+        try:
+            return await one_answer(reader)
+        finally:
+            writer.close()
+            await writer.wait_closed()
+
+    assert parts_of(runner.run(ask())) == [(start, CONTENT[start : last + 1]) for start, last in spans]
+    assert rig.through_aiohttp == 0
+
+
+async def test_head_and_first_part_leave_in_one_call(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[bytes] = []
+    really = os.writev
+
+    def writev(descriptor: int, pieces: Sequence[bytes]) -> int:
+        written.append(b"".join(pieces))
+        return really(descriptor, pieces)
+
+    monkeypatch.setattr(fast_lane.os, "writev", writev)  # type: ignore[attr-defined]  # os, as the module sees it
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port, limit=1 << 20)
+    writer.write(asking([(5, 70_004), (100_000, 100_009)]))
+    await one_answer(reader)
+    head, _, body = written[0].partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 206 ")
+    assert CONTENT[5 : 5 + (64 << 10)] in body
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_who_reads_a_large_answer_slowly_gets_it_and_who_leaves_frees_it(rig: Rig) -> None:
+    loop = asyncio.get_running_loop()
+    for whole in (True, False):
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.setblocking(False)
+            await loop.sock_connect(slow, ("127.0.0.1", rig.port))
+            spans = [(start, start + 49_999) for start in range(0, 800_000, 60_000)]
+            await loop.sock_sendall(slow, asking(spans))
+            got = await loop.sock_recv(slow, 1000)
+            length = int(got.split(b"Content-Length: ")[1].split(b"\r\n")[0])
+            while whole and len(got) < got.index(b"\r\n\r\n") + 4 + length:
+                got += await loop.sock_recv(slow, 50_000)
+            assert not whole or parts_of(got) == [(start, CONTENT[start : last + 1]) for start, last in spans]
+    rig.files.close()
+    await until(lambda: str(rig.file) not in open_descriptors())
+    await until(lambda: not rig.lanes._lanes)
+    assert rig.through_aiohttp == 0
 
 
 @pytest.mark.parametrize(
@@ -133,12 +258,12 @@ async def test_range_after_range_is_answered_as_through_aiohttp(rig: Rig) -> Non
         f"GET {PATH} HTTP/1.1\r\nHost: x\r\n\r\n",
         f"HEAD {PATH} HTTP/1.1\r\nHost: x\r\nRange: bytes=0-9\r\n\r\n",
         f"GET {PATH} HTTP/1.0\r\nHost: x\r\nRange: bytes=0-9\r\n\r\n",
-        f"GET {PATH} HTTP/1.1\r\nHost: x\r\nRange: bytes=0-9,20-29\r\n\r\n",
         f"GET {PATH} HTTP/1.1\r\nHost: x\r\nRange: bytes=-9\r\n\r\n",
         f"GET {PATH} HTTP/1.1\r\nHost: x\r\nRange: bytes=9-\r\n\r\n",
         f"GET {PATH} HTTP/1.1\r\nHost: x\r\nRange: bytes=9-5\r\n\r\n",
-        f"GET {PATH} HTTP/1.1\r\nHost: x\r\nRange: bytes=9-{SIZE}\r\n\r\n",
-        f"GET {PATH} HTTP/1.1\r\nHost: x\r\nRange: bytes=0-{MOST_BYTES}\r\n\r\n",
+        f"GET {PATH} HTTP/1.1\r\nHost: x\r\nRange: bytes={SIZE}-{SIZE}\r\n\r\n",
+        f"GET {PATH} HTTP/1.1\r\nHost: x\r\nRange: bytes=0-9,5-20\r\n\r\n",
+        f"GET {PATH} HTTP/1.1\r\nHost: x\r\nRange: bytes=0-9,-5\r\n\r\n",
         f"GET {PATH} HTTP/1.1\r\nHost: x\r\nRange: bytes=0-9\r\nRange: bytes=5-6\r\n\r\n",
         f"GET {PATH} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nRange: bytes=0-9\r\n\r\n",
         f"GET {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nRange: bytes=0-9\r\n\r\nabc",
@@ -223,7 +348,7 @@ async def test_what_comes_while_content_is_opened_is_answered_after_it(rig: Rig)
     rig.gate.clear()
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port, limit=1 << 20)
     writer.write(request(0, 9))
-    await until(lambda: any(lane._reading for lane in rig.lanes._lanes))
+    await until(lambda: any(lane._sending for lane in rig.lanes._lanes))
     writer.write(request(10, 19))
     rig.gate.set()
     assert [await one_answer(reader), await one_answer(reader)] == [expected(0, 9), expected(10, 19)]
@@ -238,8 +363,8 @@ async def test_a_client_that_reads_slowly_gets_every_byte(rig: Rig) -> None:
         loop = asyncio.get_running_loop()
         await loop.sock_connect(slow, ("127.0.0.1", rig.port))
         for start in (0, 1000, 2000):
-            wanted = expected(start, start + MOST_BYTES - 1)
-            await loop.sock_sendall(slow, request(start, start + MOST_BYTES - 1))
+            wanted = expected(start, start + BLOCK_BYTES - 1)
+            await loop.sock_sendall(slow, request(start, start + BLOCK_BYTES - 1))
             got = b""
             while len(got) < len(wanted):
                 got += await loop.sock_recv(slow, 5000)
@@ -255,10 +380,10 @@ async def test_clients_that_do_not_read_what_they_pipeline_are_held_back(rig: Ri
         loop = asyncio.get_running_loop()
         await loop.sock_connect(greedy, ("127.0.0.1", rig.port))
         for start in range(20):
-            await loop.sock_sendall(greedy, request(start, start + MOST_BYTES - 1))
+            await loop.sock_sendall(greedy, request(start, start + BLOCK_BYTES - 1))
             await asyncio.sleep(0.005)
         await until(lambda: rig.through_aiohttp > 0)
-        wanted = b"".join(expected(start, start + MOST_BYTES - 1) for start in range(20))
+        wanted = b"".join(expected(start, start + BLOCK_BYTES - 1) for start in range(20))
         got = bytearray()
         while len(got) < len(wanted):
             got += await loop.sock_recv(greedy, 1 << 20)
@@ -288,7 +413,7 @@ async def test_who_does_not_read_is_cut(rig: Rig, monkeypatch: pytest.MonkeyPatc
         stalled.setblocking(False)
         loop = asyncio.get_running_loop()
         await loop.sock_connect(stalled, ("127.0.0.1", rig.port))
-        await loop.sock_sendall(stalled, request(0, MOST_BYTES - 1))
+        await loop.sock_sendall(stalled, request(0, BLOCK_BYTES - 1))
         await until(lambda: bool(rig.lanes._lanes))
         await until(lambda: not rig.lanes._lanes, within_s=20)
 
@@ -297,8 +422,8 @@ async def test_a_client_that_goes_away_leaves_nothing_behind(rig: Rig) -> None:
     rig.gate.clear()
     for _ in range(5):
         _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
-        writer.write(request(0, MOST_BYTES - 1))
-        await until(lambda: any(lane._reading for lane in rig.lanes._lanes))
+        writer.write(request(0, BLOCK_BYTES - 1))
+        await until(lambda: any(lane._sending for lane in rig.lanes._lanes))
         writer.transport.abort()
         rig.gate.set()
         await until(lambda: not rig.lanes._lanes)
@@ -334,3 +459,28 @@ def test_nothing_makes_the_lane_fail_and_what_it_takes_is_one_whole_request(muta
         assert data.endswith(b"\r\n\r\n")
         assert data.count(b"\r\n\r\n") == 1
         assert data.startswith(f"GET {PATH} HTTP/1.1\r\n".encode())
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        test_range_after_range_is_answered_as_through_aiohttp,
+        test_large_ranges_and_several_are_answered_on_the_same_connection,
+        test_who_reads_a_large_answer_slowly_gets_it_and_who_leaves_frees_it,
+        test_what_the_lane_leaves_is_answered_all_the_same,
+        test_what_comes_while_content_is_opened_is_answered_after_it,
+        test_a_client_that_reads_slowly_gets_every_byte,
+        test_clients_that_do_not_read_what_they_pipeline_are_held_back,
+        test_a_client_that_goes_away_leaves_nothing_behind,
+        test_the_end_of_the_application_ends_the_lanes,
+    ],
+)
+def test_the_same_holds_on_uvloop(tmp_path: Path, scenario: Callable[[Rig], Awaitable[None]]) -> None:
+    new_event_loop = pytest.importorskip("uvloop").new_event_loop
+
+    async def play() -> None:
+        async with serving(tmp_path / "content") as rig:
+            await scenario(rig)
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(play())

@@ -19,6 +19,7 @@ if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0):
     sys.exit(77)
 import asyncio, pathlib, tempfile
 import gateway.app
+from gateway.cli.event_loop import loop_factory
 from cryptography.hazmat.primitives.asymmetric import ec
 from gateway.database.engine import Database, sqlite_url
 
@@ -27,7 +28,8 @@ async def work():
     with tempfile.TemporaryDirectory() as folder:
         await (await Database.open(sqlite_url(pathlib.Path(folder) / "x.db"))).close()
 
-asyncio.run(work())
+with asyncio.Runner(loop_factory=loop_factory()) as runner:
+    runner.run(work())
 """
 
 

@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterable
 from enum import Enum, auto
 from itertools import pairwise
+from operator import le, lt, sub
 from typing import Final, NamedTuple
 
 from update.errors import ProtocolError, RangeNotSatisfiableError
@@ -26,6 +27,7 @@ MAX_RANGES: Final = 1024
 MAX_PART_HEAD_BYTES: Final = 8 << 10
 _MAX_BOUNDARY: Final = 70
 _SPEC = re.compile(r"(\d{0,19})-(\d{0,19})", re.ASCII)
+_PLAIN = re.compile(r"bytes=\d{1,19}-\d{1,19}(?:,\d{1,19}-\d{1,19})*", re.ASCII)
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE)
 _OWN_BOUNDARY = re.compile(r"[a-z0-9]{1,70}", re.ASCII)
 
@@ -47,6 +49,8 @@ def parse_range(header: str, size: int, *, max_ranges: int = MAX_RANGES) -> tupl
 
     Errors: `RangeNotSatisfiableError`, to be answered 416 with `Content-Range: bytes */size`.
     """
+    if ranges := _parse_plain(header, size, max_ranges):
+        return ranges
     unit, separator, specs = header.partition("=")
     if len(header) > MAX_HEADER_BYTES or not separator or unit.strip().lower() != "bytes" or specs.count(",") >= max_ranges:
         return None
@@ -60,6 +64,21 @@ def parse_range(header: str, size: int, *, max_ranges: int = MAX_RANGES) -> tupl
         if before.end > after.start:
             raise RangeNotSatisfiableError(f"ranges overlap at byte {after.start}: ask for each byte once")
     return ranges
+
+
+def _parse_plain(header: str, size: int, max_ranges: int) -> tuple[Range, ...] | None:
+    """The form that clients with hundreds of ranges send, in a quarter of the time: each is `a-b`, ascending, within the file.
+
+    None for every other form, which may be good or bad.
+    """
+    if len(header) > MAX_HEADER_BYTES or not _PLAIN.fullmatch(header):
+        return None
+    numbers = list(map(int, header.removeprefix("bytes=").replace("-", ",").split(",")))
+    ends = [last + 1 for last in numbers[1::2]]
+    starts = numbers[::2]
+    if len(starts) > max_ranges or ends[-1] > size or not all(map(lt, starts, ends)) or not all(map(le, ends, starts[1:])):
+        return None
+    return tuple(map(Range, starts, map(sub, ends, starts)))
 
 
 _NOTHING: Final = Range(0, 0)
@@ -102,12 +121,17 @@ def parse_content_range(value: str) -> tuple[Range, int | None]:
     return Range(first, last - first + 1), total
 
 
-def part_head(boundary: str, part: Range, size: int) -> bytes:
-    """What precedes the bytes of one part of a multipart answer from a file of `size` bytes."""
+def part_heads(boundary: str, parts: Iterable[Range], size: int) -> list[bytes]:
+    """What precedes the bytes of each part of a multipart answer from a file of `size` bytes."""
     if not _OWN_BOUNDARY.fullmatch(boundary):
         raise ValueError(f"a boundary is 1 to 70 lower-case letters and digits: got {boundary!r}")
-    content_range = format_content_range(part, size)
-    return f"\r\n--{boundary}\r\nContent-Type: application/octet-stream\r\nContent-Range: {content_range}\r\n\r\n".encode()
+    begin = f"\r\n--{boundary}\r\nContent-Type: application/octet-stream\r\nContent-Range: bytes "
+    return [f"{begin}{start}-{start + length - 1}/{size}\r\n\r\n".encode() for start, length in parts]
+
+
+def part_head(boundary: str, part: Range, size: int) -> bytes:
+    """The same of one part."""
+    return part_heads(boundary, [part], size)[0]
 
 
 def tail(boundary: str) -> bytes:

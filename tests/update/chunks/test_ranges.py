@@ -89,6 +89,23 @@ def test_the_unit_is_compared_without_case_and_the_order_is_kept() -> None:
     assert parse_range("Bytes=50-59, 0-9", 100) == (Range(50, 10), Range(0, 10))
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.integers(-2, 30)), min_size=1, max_size=6),
+    st.integers(0, 100),
+    st.integers(1, 6),
+)
+def test_plain_ranges_mean_the_same_as_any_others(pairs: list[tuple[int, int]], size: int, most: int) -> None:
+    specs = ",".join(f"{start}-{max(0, start + more)}" for start, more in pairs)
+
+    def outcome(unit: str) -> object:
+        try:
+            return parse_range(f"{unit}={specs}", size, max_ranges=most)
+        except RangeNotSatisfiableError as error:
+            return error.code
+
+    assert outcome("bytes") == outcome("Bytes")  # only the first spelling is read the short way
+
+
 def test_too_many_ranges_or_too_long_a_header_are_ignored() -> None:
     header = "bytes=" + ",".join(f"{2 * n}-{2 * n}" for n in range(5))
     assert parse_range(header, 100, max_ranges=4) is None

@@ -1,0 +1,48 @@
+"""The configuration of assigners elsewhere: hawkBit servers and what they may want of this site's nodes."""
+
+from typing import Annotated
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from update.provided import NO_OTHER_KEYS, Name, ProvidedPath, Url
+
+_NODE = "{node}"
+_Template = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]*\{node\}[A-Za-z0-9._:-]*$", max_length=128)]
+_Controller = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]*$", max_length=128)]
+_Tenant = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,40}$")]
+_Rate = Annotated[float, Field(gt=0, le=150)]
+_Host = Annotated[str, Field(pattern=r"^[a-z0-9.-]{1,253}$")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
+class HawkbitSection:
+    """One hawkBit server, or what speaks its DDI; it is the assigner `hawkbit:NAME`.
+
+    It is shown `gateway_token` (a file), or the token of each target (`target_tokens`, a folder with a file for each controller
+    id); with neither, what `wan` shows. `repository` names whose `cms_roots` prove a bundle that no metadata lists.
+    `controller` makes a node's controller id; `gateway_controller` is that of the gateway itself, empty: it is no target.
+    """
+
+    name: Name
+    url: Url
+    repository: Name
+    tenant: _Tenant = "DEFAULT"
+    gateway_token: ProvidedPath | None = None
+    target_tokens: ProvidedPath | None = None
+    controller: _Template = _NODE
+    gateway_controller: _Controller = ""
+    requests_per_s: _Rate = 20.0
+    artifact_hosts: tuple[_Host, ...] = ()
+    unverified_is_success: Annotated[bool, Field(strict=True)] = True
+
+
+def checked_hawkbit(sections: tuple[HawkbitSection, ...]) -> tuple[HawkbitSection, ...]:
+    """Names once each, one kind of token each."""
+    names = [section.name for section in sections]
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"each hawkbit has its own name; given twice: {', '.join(doubled)}")
+    for section in sections:
+        if section.gateway_token is not None and section.target_tokens is not None:
+            raise ValueError(f"{section.name}: gateway_token and target_tokens exclude each other: name one")
+    return sections
