@@ -59,6 +59,8 @@ def verify_rauc(
     known = {"format": "plain"} if found.manifest is None else _values(found.manifest)
     lines = [f"{file}: good, version {found.manifest.version or '(none)'}" if found.manifest else f"{file}: good, plain"]
     lines += [f"signed by {signer.name} (key {signer.key_id[:16]}…)" for signer in found.signers]
+    if found.manifest and found.manifest.unknown:
+        lines.append(f"note: only a RAUC that knows {', '.join(found.manifest.unknown)} takes it")
     if len(signers) > 1:
         lines.append("note: RAUC 1.8 takes bundles with one signer only, later releases take several")
     emit(
@@ -98,6 +100,7 @@ def _values(manifest: RaucManifest) -> dict[str, object]:
         "description": manifest.description,
         "build": manifest.build,
         "format": manifest.format.value,
+        "unknown": list(manifest.unknown),
         "images": [_image_values(image) for image in manifest.images],
     }
 

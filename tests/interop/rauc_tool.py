@@ -85,6 +85,11 @@ class RaucTool:
             out.rmdir()
         return Verdict(done.returncode == 0, done.stdout + done.stderr)
 
+    def reads(self, file: Path) -> Verdict:
+        """Whether rauc accepts signature and manifest, whatever the payload is."""
+        done = self._call("--keyring", str(self.files.anchors), "info", str(file))
+        return Verdict(done.returncode == 0, done.stdout + done.stderr)
+
     def info(self, file: Path) -> dict[str, object]:
         """What rauc says of a bundle, as JSON."""
         done = self._must("--keyring", str(self.files.anchors), "info", "--output-format=json", str(file))

@@ -1,13 +1,14 @@
 """The manifest of a RAUC bundle: what it is, for which devices, and its images (RAUC manual, "Manifest"). Pure.
 
 `parse_manifest` reads the signed text of a `verity` or `crypt` bundle, in which `[bundle]` pins the hash tree; a manifest
-that lacks that, or is not for one of these formats, is refused, as RAUC refuses it. Keys and groups that are not known here
-are left to the RAUC that installs: newer releases have more of them. The key of a `crypt` payload is checked for its form
-and not kept: nobody here decrypts a payload.
+that lacks that, or is not for one of these formats, is refused, as RAUC refuses it. RAUC also refuses every key and group that
+it does not know, and each release knows more of them: those beyond RAUC 1.16 are accepted here and named in `unknown`.
+
+The key of a `crypt` payload is checked for its form and not kept: nobody here decrypts a payload.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
@@ -23,6 +24,14 @@ _HEX32 = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,19}", re.ASCII)
 _FILE_NAME = re.compile(r"[^/\x00-\x1f\x7f]{1,255}")
 _CLASS = re.compile(r"[A-Za-z0-9_-]{1,80}(/[A-Za-z0-9_.-]{1,80})?", re.ASCII)
+_KNOWN = {
+    "update": frozenset({"compatible", "version", "description", "build", "min-rauc-version"}),
+    "bundle": frozenset({"format", "verity-hash", "verity-salt", "verity-size", "crypt-key"}),
+    "hooks": frozenset({"filename", "hooks"}),
+    "handler": frozenset({"filename", "args"}),
+    "image": frozenset({"filename", "type", "sha256", "size", "hooks", "adaptive", "convert", "converted"}),
+}
+_FREE = frozenset({"meta", "rollout"})
 _IMAGE_HOOKS = frozenset({"pre-install", "install", "post-install"})
 _BUNDLE_HOOKS = frozenset({"install-check"})
 
@@ -57,7 +66,10 @@ class VerityPin:
 
 @dataclass(frozen=True, slots=True)
 class RaucManifest:
-    """A whole manifest; empty texts stand for absent keys."""
+    """A whole manifest; empty texts stand for absent keys.
+
+    `unknown` names what only a later RAUC may take: groups as `[group]`, keys as `key in [group]`.
+    """
 
     compatible: str
     format: RaucFormat
@@ -72,6 +84,7 @@ class RaucManifest:
     handler: str = ""
     handler_args: str = ""
     meta: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
+    unknown: tuple[str, ...] = ()
 
 
 def parse_manifest(data: bytes) -> RaucManifest:
@@ -96,6 +109,7 @@ def parse_manifest(data: bytes) -> RaucManifest:
         handler=handler.file_name("filename"),
         handler_args=handler.text("args"),
         meta=MappingProxyType(dict(_meta(groups))),
+        unknown=tuple(_unknown(groups)),
     )
 
 
@@ -194,6 +208,17 @@ def _image(group: _Group, name: str) -> RaucImage:
     if not image.filename and "install" not in image.hooks and image.type != "emptyfs":
         raise group.refusal("names no file, and no hook that would make one")
     return image
+
+
+def _unknown(groups: KeyFile) -> Iterator[str]:
+    for name, values in groups.items():
+        kind = name.partition(".")[0] if name.startswith(("image.", "meta.")) else name
+        if kind in _FREE:
+            continue
+        if kind not in _KNOWN:
+            yield f"[{name}]"
+        else:
+            yield from (f"{key} in [{name}]" for key in values if key not in _KNOWN[kind])
 
 
 def _meta(groups: KeyFile) -> list[tuple[str, Mapping[str, str]]]:

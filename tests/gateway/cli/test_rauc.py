@@ -72,6 +72,11 @@ def test_purpose_and_threshold_are_those_of_rauc(tmp_path: Path, capsys: pytest.
     assert "RAUC 1.8 takes bundles with one signer only" in capsys.readouterr().out
 
 
+def test_what_only_a_later_rauc_takes_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify(tmp_path, written(tmp_path, bundle(DATA, text=manifest(DATA, more="[future]\n")))) == 0
+    assert "only a RAUC that knows [future] takes it" in capsys.readouterr().out
+
+
 def test_a_plain_bundle_is_accepted_only_when_asked_for(tmp_path: Path) -> None:
     file = written(tmp_path, assemble(DATA, sign(DATA, [signer(PKI.email)])))
     assert verify(tmp_path, file) == UnsupportedError.exit_status

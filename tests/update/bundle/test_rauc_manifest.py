@@ -93,6 +93,12 @@ def test_everything_that_rauc_writes_is_read() -> None:
     assert (artifact.slot_class, artifact.artifact, artifact.variant) == ("store", "model.bin", "")
 
 
+def test_what_only_a_later_rauc_may_take_is_named() -> None:
+    found = parse_manifest(FULL.replace("[handler]", "[handler]\nspeed=9").encode())
+    assert sorted(found.unknown) == ["[future]", "speed in [handler]"]
+    assert parse_manifest(manifest(DATA)).unknown == ()
+
+
 def test_nobody_keeps_the_key_of_the_payload() -> None:
     assert "cd" * 8 not in repr(parse_manifest(FULL.encode()))
 
