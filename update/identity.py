@@ -33,8 +33,9 @@ class Hardware:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `board:revision` (or `board revision`, as in /etc/hwrevision)."""
-        board, _, revision = text.strip().replace(" ", ":", 1).partition(":")
+        """Read `board:revision`, or without a colon `board revision`, as in /etc/hwrevision; RAUC's boards may hold blanks."""
+        stripped = text.strip()
+        board, _, revision = stripped.partition(":" if ":" in stripped else " ")
         if not board or not revision:
             raise ConfigurationError(f"hardware is written 'board:revision': got {text[:80]!r}")
         return cls(board, revision)

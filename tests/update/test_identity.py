@@ -33,12 +33,23 @@ def test_an_accepted_name_is_one_harmless_path_component(name: str) -> None:
     assert name.strip(".-_") == name
 
 
-@pytest.mark.parametrize(("text", "written"), [("board:1.0", "board:1.0"), ("board 1.0\n", "board:1.0"), ("b:r:x", "b:r:x")])
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [("board:1.0", "board:1.0"), ("board 1.0\n", "board:1.0"), ("b:r:x", "b:r:x"), ("Foo Bar:-", "Foo Bar:-")],
+)
 def test_hardware_is_read_in_both_spellings(text: str, written: str) -> None:
     assert str(Hardware.parse(text)) == written
 
 
-@pytest.mark.parametrize("text", ["", "board", ":1", "board:", "   "])
+@given(
+    st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9 ._-]{0,20}[A-Za-z0-9])?", fullmatch=True),
+    st.from_regex(r"[!-~]{1,20}", fullmatch=True),
+)
+def test_hardware_that_was_written_is_read_again(board: str, revision: str) -> None:
+    assert Hardware.parse(str(Hardware(board, revision))) == Hardware(board, revision)
+
+
+@pytest.mark.parametrize("text", ["", "board", ":1", "board:", "   ", "board "])
 def test_hardware_without_board_or_revision_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError):
         Hardware.parse(text)
