@@ -79,6 +79,20 @@ async def test_a_file_that_is_being_brought_is_not_evicted(
     await site.relays.settle()
 
 
+async def test_it_is_not_evicted_to_make_room_for_itself(site: RelaySite, info: TargetInfo, zck: Path) -> None:
+    body = body_of(zck)
+    await site.relays.bring(info, [Range(body.start, 10)])
+    await site.relays.settle()
+    evicted: list[bool] = []
+
+    async def grow(grown: TargetInfo, _needed_bytes: int) -> None:
+        evicted.append(await site.relays.evict(grown.sha256))
+
+    site.relays._grow = grow
+    await site.relays.bring(info, [Range(body.start, body.length // 2)])
+    assert evicted == [False]
+
+
 async def test_trouble_with_upstream_is_told_by_name(tmp_path: Path, upstream: MemorySource, info: TargetInfo, zck: Path) -> None:
     site = RelaySite(tmp_path, {"plant": [upstream]}, hold_s=0.05)
     await site.relays.bring(info, [Range(body_of(zck).start, 10)])
@@ -105,6 +119,7 @@ async def test_it_is_quiet_when_nobody_waits_and_noise_is_borne_for_a_while(
     waiting = asyncio.create_task(site.relays.quiet(1000))
     async with asyncio.timeout(10):
         await site.relays.quiet(0.01)
+    await asyncio.wait([waiting], timeout=0.05)
     assert not waiting.done()
     upstream.gate.set()
     await reading
