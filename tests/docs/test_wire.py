@@ -8,6 +8,8 @@ from gateway.south.content import ContentServer
 from gateway.south.ddi.agreement import Agreement
 from gateway.south.ddi.artifacts import Artifacts
 from gateway.south.ddi.resources import Ddi
+from gateway.south.pairs.server import PairPatches
+from update.chunks.pair import PatchForm
 from update.digest import digest_of
 from update.wire import attributes
 from update.wire.assignment import Assignment, Commit
@@ -33,7 +35,8 @@ def test_every_ddi_resource_is_there() -> None:
 def test_every_content_resource_is_there() -> None:
     server = ContentServer.__new__(ContentServer)
     paths = [route.path.replace("{path:targets/.+}", "targets/{path}") for route in server.routes()]
-    assert named(*(f"GET {path}" for path in paths)) == []
+    patches = [route.path.replace("{path:targets/.+}", "targets/{path}") for route in PairPatches.__new__(PairPatches).routes()]
+    assert named(*(f"GET {path}" for path in (*paths, *patches)), *(form.media_type for form in PatchForm)) == []
     assert [route.path for route in server.stock_routes()] == ["/{path:targets/.+}"]
     assert "`GET http://NAME/targets/" in PAGE
 
