@@ -1,6 +1,7 @@
 """`fieldrelay demo`: the main job on this machine, on embedded defaults."""
 
 import asyncio
+import os
 import shutil
 import signal
 import socket
@@ -19,6 +20,8 @@ from update.errors import NoSpaceError, StateError, StoreError
 
 _FAILED = 1
 _NEEDED_BYTES = 1_600_000_000
+_MAX_FOLDER_BYTES = 76
+"""Gateway and nodes have sockets below the folder, whose whole names have at most 107 bytes (unix(7))."""
 
 
 @click.command("demo")
@@ -32,10 +35,21 @@ def demo(*, once: bool, json_file: Path | None, lan: bool, keep: Path | None) ->
     if keep is not None:
         if keep.exists():
             raise StateError(f"{keep} exists: name a folder that does not, the demo begins with nothing")
+        _check_length(keep.absolute())
         keep.mkdir(parents=True)
         return _run(keep.absolute(), interface, address, json_file, stays=not once and sys.stdin.isatty())
     with tempfile.TemporaryDirectory(prefix="fieldrelay-demo-") as work:
+        _check_length(Path(work))
         return _run(Path(work), interface, address, json_file, stays=not once and sys.stdin.isatty())
+
+
+def _check_length(work: Path) -> None:
+    length = len(os.fsencode(work))
+    if length > _MAX_FOLDER_BYTES:
+        raise StateError(
+            f"{work} is too long for the sockets in it ({length} bytes, at most {_MAX_FOLDER_BYTES}): "
+            "name a shorter folder with --keep or TMPDIR"
+        )
 
 
 def _run(work: Path, interface: str, address: str, json_file: Path | None, *, stays: bool) -> int:

@@ -18,6 +18,7 @@ from update.errors import StateError, WireError
 _END_S = 20.0
 _READY_S = 30.0
 _POLL_S = 0.1
+_LAST_WORDS_BYTES = 2000
 
 
 class Appliance:
@@ -29,6 +30,7 @@ class Appliance:
         self._address = address
         self._config = folder / "gateway.toml"
         self._socket = folder / "control.sock"
+        self._log = folder / "gateway.log"
         self._process: asyncio.subprocess.Process | None = None
         self.client = ControlClient(self._socket)
 
@@ -60,7 +62,7 @@ class Appliance:
 
     async def start(self) -> None:
         """Start, and return when it answers its operators."""
-        with (self._folder / "gateway.log").open("ab") as log:
+        with self._log.open("ab") as log:
             program = str(Path(sys.executable).with_name("fieldrelay"))
             self._process = await asyncio.create_subprocess_exec(
                 program,
@@ -76,12 +78,10 @@ class Appliance:
             async with asyncio.timeout(_READY_S):
                 while not await self._answers():
                     if self._process.returncode is not None:
-                        raise StateError(
-                            f"the gateway ended with status {self._process.returncode}; see {self._folder}/gateway.log"
-                        )
+                        raise StateError(f"the gateway ended with status {self._process.returncode}{self._last_words()}")
                     await asyncio.sleep(_POLL_S)
         except TimeoutError as error:
-            raise StateError(f"the gateway did not answer in {_READY_S:g} s; see {self._folder}/gateway.log") from error
+            raise StateError(f"the gateway did not answer in {_READY_S:g} s{self._last_words()}") from error
 
     async def kill(self) -> None:
         """SIGKILL: no goodbye, nothing flushed."""
@@ -99,6 +99,11 @@ class Appliance:
             async with asyncio.timeout(_END_S):
                 await self._process.wait()
         await self.kill()
+
+    def _last_words(self) -> str:
+        """The end of its log, since the folder may be gone when somebody wants to read it."""
+        lines = self._log.read_bytes()[-_LAST_WORDS_BYTES:].decode(errors="replace").splitlines()
+        return f": {lines[-1]} (all of {self._log} stays with --keep)" if lines else ", without a word"
 
     async def _answers(self) -> bool:
         try:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from update.errors import StateError
+
 INTERRUPTED = 130
 
 
@@ -29,6 +31,18 @@ def processes_below(folder: Path) -> list[str]:
 def test_sigterm_ends_gateway_and_nodes_and_removes_the_folder() -> None:
     with tempfile.TemporaryDirectory() as place:  # short: a socket's name has 107 bytes
         end_a_demo(Path(place))
+
+
+@pytest.mark.parametrize("way", ["TMPDIR", "--keep"])
+def test_a_folder_too_long_for_sockets_is_refused_before_anything_is_built(tmp_path: Path, way: str) -> None:
+    place = tmp_path / ("x" * 100)
+    place.mkdir()
+    more, variables = (["--keep", str(place / "kept")], {}) if way == "--keep" else ([], {"TMPDIR": str(place)})
+    command = [str(Path(sys.executable).with_name("fieldrelay")), "demo", "--once", *more]
+    ended = subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True, check=False, timeout=100)
+    assert (ended.returncode, "too long for the sockets" in ended.stderr) == (StateError.exit_status, True), ended.stderr
+    assert "building" not in ended.stderr
+    assert list(place.iterdir()) == []
 
 
 def end_a_demo(folder: Path) -> None:
