@@ -7,8 +7,8 @@ Rules:
 2. Every chunk has at most one fetch under way. Who needs it meanwhile waits for the same one; a client that goes away
    disturbs nobody, because fetches belong to the relay and not to the request.
 3. Neighbouring missing chunks travel as one range, many ranges as one request: what several clients ask for within
-   `GATHER_S`, or while as many requests are under way as may be, travels together. A gap that is smaller than the head of
-   one part more is asked for too.
+   `GATHER_S` of each other, or while as many requests are under way as may be, travels together. A gap that is smaller than
+   the head of one part more is asked for too.
 4. What one upstream does not send, or sends wrong, the next one is asked for. A chunk that none has fails for those who
    wait for it now, and is missing again for the next.
 5. What was fetched is made durable in batches; a power cut costs at most the last batch. A disk that refuses a batch does
@@ -35,13 +35,18 @@ from gateway.south.origins import UPSTREAM_FAULTS, RangeSource, Seeds, unavailab
 from gateway.south.sparse import SparseFile
 from update.chunks.ranges import Range
 from update.errors import ChunkError, FieldrelayError, NotFoundError, StoreError, UnreachableError, WireError
+from update.wire.habits import MOST_RANGES
 
 _log = logging.getLogger(__name__)
 
-RANGES_PER_REQUEST = 60
+RANGES_PER_REQUEST = MOST_RANGES
 CONCURRENT_REQUESTS = 4
 GATHER_S = 0.005
 """A tenth of the way to an upstream and back; a rollout makes many nodes ask at once."""
+GATHER_BUSY = 10
+"""So many times as long while something is under way: the line is not idle meanwhile."""
+GATHER_MOST = 20
+"""So many times as long at most, when others keep asking."""
 COMMIT_EVERY_BYTES = 1 << 20
 WRITE_BYTES = 256 << 10
 """A thread is worth its while from about here; a fetch holds this much and one chunk in memory."""
@@ -83,6 +88,7 @@ class RelayedFile:
         self._coming: dict[int, asyncio.Future[None]] = {}
         self._queues: dict[frozenset[str], _Queue] = {}  # by the upstreams that may be asked
         self._gathering: asyncio.TimerHandle | None = None
+        self._gather_until_s = 0.0
         self._copies: set[asyncio.Task[None]] = set()
         self._fetches: set[asyncio.Task[None]] = set()
         self._work: set[asyncio.Task[object]] = set()
@@ -209,8 +215,13 @@ class RelayedFile:
         queue = self._queues.setdefault(frozenset(source.name for source in sources), _Queue(Waiting(self.sparse.index)))
         queue.waiting.add(numbers)
         queue.sources = sources
+        loop = asyncio.get_running_loop()
         if self._gathering is None:
-            self._gathering = asyncio.get_running_loop().call_later(self._gather_s, self._send_out)
+            self._gather_until_s = loop.time() + GATHER_MOST * self._gather_s
+        else:
+            self._gathering.cancel()
+        quiet_s = GATHER_BUSY * self._gather_s if self._fetches else self._gather_s
+        self._gathering = loop.call_at(min(loop.time() + quiet_s, self._gather_until_s), self._send_out)
 
     def _send_out(self) -> None:
         """Ask for what waits, as far as requests may be under way."""

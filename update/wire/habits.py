@@ -27,7 +27,8 @@ from update.wire.http import parse_url
 
 _log = logging.getLogger(__name__)
 
-MOST_RANGES: Final = 60
+MOST_RANGES: Final = 150
+"""As many as swupdate asks for, so servers of this field are used to it; Apache answers up to 200 (MaxRanges)."""
 FEWER_RANGES: Final = 10
 CONNECTIONS: Final = 6
 GAP_BYTES: Final = 8 << 10

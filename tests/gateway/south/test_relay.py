@@ -317,6 +317,37 @@ async def test_what_is_asked_for_while_enough_is_under_way_travels_together_afte
     assert upstream.requests[CONCURRENT_REQUESTS:] == [(Range(index[2].start, index[2].length), near)]
 
 
+async def test_it_waits_for_others_longer_while_the_line_is_busy_and_never_for_ever(
+    zck: Path, tmp_path: Path, upstream: MemorySource
+) -> None:
+    relayed = RelayedFile(SparseFile.open(Disk(), tmp_path / "x.zck", index_of(zck)), gather_s=100.0)
+    index, loop, readers = relayed.sparse.index, asyncio.get_running_loop(), list[asyncio.Task[None]]()
+
+    async def waits_s(number: int) -> float:
+        readers.append(asyncio.create_task(relayed.ensure([Range(index[number].start, 1)], [upstream])))
+        await until(lambda: len(relayed._coming) == len(readers))
+        assert relayed._gathering is not None
+        return relayed._gathering.when() - loop.time()
+
+    begun_s = loop.time()
+    assert await waits_s(1) <= 100
+    relayed._gather_until_s = begun_s + 150.0
+    loop_time = loop.time
+    loop.time = lambda: loop_time() + 90.0  # type: ignore[method-assign]  # others ask a moment before it is over
+    try:
+        assert 50 < await waits_s(4) <= 60
+    finally:
+        loop.time = loop_time  # type: ignore[method-assign]
+    upstream.gate.clear()
+    relayed._send_out()
+    await until(lambda: upstream.open == 1)
+    assert await waits_s(7) > 500
+    upstream.gate.set()
+    relayed._send_out()
+    await asyncio.gather(*readers)
+    await relayed.close()
+
+
 async def test_a_relay_that_is_closed_tells_those_who_still_wait_for_their_turn(
     zck: Path, open_relay: Opener, upstream: MemorySource
 ) -> None:

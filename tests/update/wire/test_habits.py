@@ -79,10 +79,10 @@ def test_answers_to_requests_that_were_under_way_together_count_once() -> None:
 
 
 def test_who_refuses_several_ranges_is_asked_for_one() -> None:
-    """As S3 answers one reader: 60 and 10 ranges with the whole file, one with that range."""
+    """As S3 answers one reader: 150 and 10 ranges with the whole file, one with that range."""
     peer = Peer()
-    tell(peer, Form.WHOLE, 60)
-    assert peer.manners.fewer(60) == FEWER_RANGES
+    tell(peer, Form.WHOLE)
+    assert peer.manners.fewer(MOST_RANGES) == FEWER_RANGES
     tell(peer, Form.WHOLE, FEWER_RANGES)
     tell(peer, Form.ONE, 1)
     assert (peer.limit(), peer.manners.partial, peer.manners.whole) == (1, True, False)
@@ -225,7 +225,7 @@ DAMAGED = [
     {"upstreams": []},
     {"upstreams": {"nonsense": GOOD}},
     {"upstreams": {"http://a:80": {**GOOD, "ranges": 0}}},
-    {"upstreams": {"http://a:80": {**GOOD, "ranges": 61}}},
+    {"upstreams": {"http://a:80": {**GOOD, "ranges": MOST_RANGES + 1}}},
     {"upstreams": {"http://a:80": {**GOOD, "whole": 1}}},
     {"upstreams": {"http://a:80": [1]}},
     {},
