@@ -50,18 +50,24 @@ class HawkbitServer:
 
 @contextmanager
 def hawkbit_server(folder: Path, settings: Mapping[str, str] | None = None) -> Iterator[HawkbitServer]:
-    """A server of this context alone; `settings` are added to the above."""
+    """A server of this context alone; `settings` are added to the above.
+
+    In a folder that was used before it goes on with what it had; `server.port` then gives it its old address.
+    """
     need(present=hawkbit_parts.is_installed(), reason="hawkBit's update server is not there; `make interop-tools` gets it")
     java = need_tool("java")
     port, scratch = folder / "port", folder / "scratch"
-    scratch.mkdir()
+    scratch.mkdir(exist_ok=True)
+    port.unlink(missing_ok=True)
     opened = [option for name in hawkbit_parts.OPENED for option in ("--add-opens", f"java.base/{name}=ALL-UNNAMED")]
     options = [f"--{key}={value}" for key, value in {**_SETTINGS, **(settings or {})}.items()]
     command = [java, *_JVM, *opened, f"-Djava.io.tmpdir={scratch}", "-cp", hawkbit_parts.class_path()]
     command += [hawkbit_parts.MAIN_CLASS, os.fspath(port), *options]
 
     def look(said: str) -> HawkbitServer | None:
-        return HawkbitServer(f"http://127.0.0.1:{port.read_text()}") if ": Started HawkbitStart in " in said else None
+        """hawkBit delivers its events from a pool of threads: the port may be written after the last line of the start."""
+        number = port.read_text() if ": Started HawkbitStart in " in said and port.is_file() else ""
+        return HawkbitServer(f"http://127.0.0.1:{number}") if number else None
 
     with running(command, folder, look) as server:
         yield server

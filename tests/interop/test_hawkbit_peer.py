@@ -12,14 +12,15 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import uuid4
 
 import aiohttp
 import cbor2
 import pytest
 
-from tests.interop.hawkbit_management import GATEWAY_TOKEN, Kind, Management, ManagementError, Window
-from tests.interop.hawkbit_peer import MARKS, HawkbitServer
+from tests.interop.hawkbit_management import GATEWAY_TOKEN, Kind, Management, ManagementError, Window, management
+from tests.interop.hawkbit_peer import MARKS, HawkbitServer, hawkbit_server
 from update.errors import NotFoundError, UnauthorizedError
 from update.wire.ddi import Execution, Feedback, Finished, Result, Status
 from update.wire.ddi_client import Cancellation, DdiClient, Deployment
@@ -287,3 +288,16 @@ async def test_the_polling_interval_is_the_tenants(hawkbit: HawkbitServer, opera
             assert (await client.poll()).sleep_s == 7
     finally:
         await operator.configure("pollingTime", before)
+
+
+async def test_an_open_action_outlives_a_restart_at_the_same_address(tmp_path: Path) -> None:
+    with hawkbit_server(tmp_path) as server:
+        async with management(server) as operator:
+            await operator.admit_devices()
+            await operator.create_target("node")
+            action = await operator.assign("node", await a_set(operator))
+    with hawkbit_server(tmp_path, {"server.port": server.url.rpartition(":")[2]}) as again:
+        assert again == server
+        task = await task_of(again, "node")
+    assert isinstance(task, Deployment)
+    assert task.action == action

@@ -4,12 +4,14 @@ Where it differs from what is published: a workflow is taken as JSON only, and w
 text, without the documented list of errors.
 """
 
+from pathlib import Path
 from uuid import uuid4
 
 import aiohttp
 import pytest
+from yarl import URL
 
-from tests.interop.wfx_peer import DIRECT, MARKS, PHASED, WfxError, WfxNorth, WfxServer, published_workflow
+from tests.interop.wfx_peer import DIRECT, MARKS, PHASED, WfxError, WfxNorth, WfxServer, published_workflow, wfx_north, wfx_server
 
 pytestmark = MARKS
 
@@ -101,3 +103,14 @@ async def test_the_events_of_one_client_are_streamed(wfx: WfxServer, jobs: WfxNo
             line = await stream.content.readline()
         assert b'"action":"CREATE"' in line
         assert job.id.encode() in line
+
+
+async def test_jobs_outlive_a_restart_at_the_same_address(tmp_path: Path) -> None:
+    with wfx_server(tmp_path) as server:
+        async with wfx_north(server) as operator:
+            job = await operator.create(client_name(), DIRECT, DEFINITION)
+    ports = [URL(url).port or 0 for url in (server.south, server.north)]
+    with wfx_server(tmp_path, *ports) as again:
+        assert again == server
+        async with wfx_north(again) as operator:
+            assert (await operator.job(job.id)).definition == DEFINITION

@@ -135,12 +135,13 @@ class WfxNorth:
 
 
 @contextmanager
-def wfx_server(folder: Path) -> Iterator[WfxServer]:
-    """A server of this context alone, without workflows yet."""
+def wfx_server(folder: Path, south_port: int = 0, north_port: int = 0) -> Iterator[WfxServer]:
+    """A server of this context alone, without workflows yet; in a folder that was used before it goes on with what it had."""
     need(present=wfx_parts.is_installed(), reason="wfx is not there; `make interop-tools` builds it")
     command: list[str | Path] = [wfx_parts.PROGRAM, "--log-format", "json", "--scheme", "http", "--storage", "sqlite"]
     command += ["--storage-opt", f"file:{folder / 'wfx.db'}?_fk=1&_journal=WAL", "--config", folder / "none.yml"]
-    command += ["--client-host", "127.0.0.1", "--client-port", "0", "--mgmt-host", "127.0.0.1", "--mgmt-port", "0"]
+    command += ["--client-host", "127.0.0.1", "--client-port", str(south_port)]
+    command += ["--mgmt-host", "127.0.0.1", "--mgmt-port", str(north_port)]
     with running(command, folder, _addresses) as server:
         yield server
 
