@@ -6,12 +6,10 @@ and ends the gateway with it, so that whoever supervises it can start it anew.
 """
 
 import asyncio
-import fcntl
 import logging
-import os
 import ssl
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -21,21 +19,25 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
+from gateway.alone import alone
 from gateway.background import background_work
-from gateway.config import ContentSection, GatewayConfig, SouthSection, StateFolder, WanSection
+from gateway.config import ContentSection, GatewayConfig, SouthSection, StateFolder
 from gateway.control.server import Control, allowed_peers, control_application
 from gateway.control.server import listen as listen_for_operators
 from gateway.database.engine import Database, sqlite_url
 from gateway.fleet.build import Fleet, make_fleet
+from gateway.fleet.chosen import ChosenModes
 from gateway.fleet.nodes import wanted_content
 from gateway.fleet.telling import Telling
 from gateway.fleet.variants import Variants
 from gateway.north.build import make_mirrors, make_prefetch
+from gateway.north.elsewhere import Begin, Elsewhere
+from gateway.north.hawkbit.build import Common
 from gateway.north.mirrors import Mirrors
 from gateway.north.prefetch import Prefetch
 from gateway.north.proofs import Proofs
 from gateway.north.room import Room
-from gateway.north.wan import wan_line
+from gateway.north.wan import wan_client, wan_line
 from gateway.south.announce import keep_announcing
 from gateway.south.bodies import Bodies, SignedOrigins, pseudonym
 from gateway.south.content import ContentServer
@@ -55,15 +57,13 @@ from gateway.south.scrub import Scrub
 from gateway.south.seeds import old_files
 from gateway.status import Status
 from update.durable import Disk
-from update.errors import BusyError, StateError, StoreError
-from update.provided import read_provided
+from update.errors import StateError, StoreError
 from update.store.journal import Journal
 from update.store.store import Store
 from update.trust.verified import TargetInfo
 from update.wire.authority import SiteAuthority
 from update.wire.limits import Shares, fixed
 from update.wire.line import Line
-from update.wire.session import wan_session
 from update.wire.tls import server_context
 
 _LOG = logging.getLogger(__name__)
@@ -99,8 +99,8 @@ async def run(config: GatewayConfig, disk: Disk, *, now: Now, stop: asyncio.Even
     `ConfigurationError`, `FormatVersionError`, `FloorError`, `StoreError`.
     """
     ground = Ground(config, StateFolder(config.gateway.state), disk, now)
-    with _alone(ground.folder):
-        async with _database(ground) as database, _session(config.wan) as session:
+    with alone(ground.folder.root, ground.folder.lock):
+        async with _database(ground) as database, wan_client(config.wan) as session:
             await _run(ground, database, session, stop, ready)
 
 
@@ -117,7 +117,8 @@ async def _run(
     registry, proofs = make_registry(config.repository), Proofs(config.repository, ground.now)
     line = wan_line(config.wan, now=ground.now, clock=asyncio.get_running_loop())
     mirrors = _make_mirrors(ground, session, room, line=line, proofs=proofs, registry=registry)
-    fleet = _make_fleet(ground, database, mirrors)
+    elsewhere = Elsewhere(config, ground.now)
+    fleet = _make_fleet(ground, database, mirrors, elsewhere.telling)
     async with AsyncExitStack() as stack:
         find = _find_verified(room.store, mirrors)
         origins = SignedOrigins(registry, session, name=pseudonym(), line=line)
@@ -133,9 +134,10 @@ async def _run(
             await _shown(mirrors)
         background(_keep_certificate(ground, authority, tls), "certificate")
         background(_make_scrub(ground, room, relays, files).run(), "scrub")
+        background(fleet.deadlines.run(), "deadlines")
         prefetch = make_prefetch(config, database, mirrors, relays, store=room.store, proofs=proofs)
         background(prefetch.run(), "prefetch")
-        background(fleet.deadlines.run(), "deadlines")
+        elsewhere.begin(fleet.takeover, Common(database, session, room, line, mirrors, proofs.prove), background)
         offering = _make_variants(room, mirrors, proofs, registry, find=find, bodies=bodies)
         parts = _make_parts(ground, database, fleet, content, find=find, offering=offering)
         parts += pair_patches(config.south, mirrors, room, disk=ground.disk, find=find, files=files, begin=background)
@@ -145,12 +147,10 @@ async def _run(
         port = await stack.enter_async_context(_tls_listener(config.south, application, tls))
         routes = mirrored_routes(config, ground.folder, ground.disk, session, ground.now, line=line)
         mirrored = await stack.enter_async_context(routes)
-        if config.south.content.enabled:
-            own = StockContent(registry, content, name=origins.name)
-            await stack.enter_async_context(_plain_listener(config.south.content, own, mirrored, shares))
-        if config.south.interfaces:
-            background(_announcement(config, port, authority), "announcement")
-        control = _make_control(ground, database, mirrors, room, fleet, routes=mirrored, prefetch=prefetch)
+        own = StockContent(registry, content, name=origins.name)
+        await stack.enter_async_context(_plain_listener(config.south.content, own, mirrored, shares))
+        _begin_announcing(config, port, authority, background)
+        control = _make_control(ground, database, mirrors, room, fleet, routes=mirrored, prefetch=prefetch, elsewhere=elsewhere)
         await stack.enter_async_context(_operators(ground, control))
         ready(Listening(port))
         await stop.wait()
@@ -163,34 +163,14 @@ async def _tls_listener(section: SouthSection, application: web.Application, tls
         yield await listen(south, section.addresses, section.port, tls, key="south")
 
 
+def _begin_announcing(config: GatewayConfig, port: int, authority: SiteAuthority, begin: Begin) -> None:
+    if config.south.interfaces:
+        begin(_announcement(config, port, authority), "announcement")
+
+
 async def _announcement(config: GatewayConfig, port: int, authority: SiteAuthority) -> None:
     interfaces, fingerprint = config.south.interfaces, fingerprint_of(authority)
     await keep_announcing(config.gateway.name, port, interfaces, fingerprint=fingerprint)
-
-
-@contextmanager
-def _alone(folder: StateFolder) -> Iterator[None]:
-    """Hold the state folder for this process; the lock ends with it, however it ends."""
-    if not folder.root.is_dir():
-        raise StateError(f"{folder.root} does not exist; `fieldrelay gateway init` makes it")
-    lock = _lock(folder)
-    try:
-        yield
-    finally:
-        os.close(lock)
-
-
-def _lock(folder: StateFolder) -> int:
-    try:
-        lock = os.open(folder.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StoreError(f"cannot open {folder.lock}: {error.strerror}; run as the user that owns {folder.root}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(lock)
-        raise BusyError(f"another gateway runs on {folder.root}; end it, or give this one its own state folder") from error
-    return lock
 
 
 @asynccontextmanager
@@ -200,25 +180,6 @@ async def _database(ground: Ground) -> AsyncGenerator[Database]:
         yield database
     finally:
         await database.close()
-
-
-@asynccontextmanager
-async def _session(config: WanSection) -> AsyncGenerator[aiohttp.ClientSession]:
-    user, password = None, ""
-    if config.proxy_credentials is not None:
-        text = read_provided(config.proxy_credentials).decode(errors="replace").strip()
-        user, _, password = text.partition(":")
-    session = wan_session(
-        proxy=config.proxy,
-        proxy_user=user,
-        proxy_password=password,
-        extra_ca=config.extra_ca,
-        source_address=config.source_address,
-        source_interface=config.source_interface,
-        connections=config.connections,
-    )
-    async with session:
-        yield session
 
 
 def _make_identity(ground: Ground) -> tuple[SiteAuthority, ssl.SSLContext]:
@@ -248,13 +209,13 @@ def _make_room(config: GatewayConfig, store: Store, database: Database) -> Room:
     return Room(store, quota_bytes=quota_bytes, reserve_bytes=reserve_bytes, repositories=repositories, wanted=wanted)
 
 
-def _make_fleet(ground: Ground, database: Database, mirrors: Mirrors) -> Fleet:
+def _make_fleet(ground: Ground, database: Database, mirrors: Mirrors, telling: Telling) -> Fleet:
     south = ground.config.south
     return make_fleet(
         database,
         mirrors,
         ground.now,
-        Telling({}),
+        telling,
         stuck_after_s=south.stuck_after_s,
         verify_within_s=south.verify_within_s,
     )
@@ -327,7 +288,15 @@ def _find_verified(store: Store, mirrors: Mirrors) -> Find:
 
 
 def _make_control(
-    ground: Ground, database: Database, mirrors: Mirrors, room: Room, fleet: Fleet, *, routes: Routes, prefetch: Prefetch
+    ground: Ground,
+    database: Database,
+    mirrors: Mirrors,
+    room: Room,
+    fleet: Fleet,
+    *,
+    routes: Routes,
+    prefetch: Prefetch,
+    elsewhere: Elsewhere,
 ) -> Control:
     status = Status(
         database,
@@ -339,8 +308,9 @@ def _make_control(
         polling_interval_s=ground.config.south.polling_interval_s,
         routes=routes.states,
         prefetch=prefetch.states,
+        assigners=elsewhere.states,
     )
-    return Control(status, fleet.assigner, fleet.tokens, mirrors)
+    return Control(status, fleet.assigner, fleet.tokens, mirrors, ChosenModes(database))
 
 
 async def _shown(mirrors: Mirrors) -> None:
@@ -363,7 +333,10 @@ async def _running(runner: web.AppRunner) -> AsyncGenerator[web.AppRunner]:
 async def _plain_listener(
     section: ContentSection, own: StockContent, mirrored: Routes, shares: Shares | None
 ) -> AsyncGenerator[None]:
-    """For stock clients that cannot do TLS."""
+    """For stock clients that cannot do TLS, where it is switched on."""
+    if not section.enabled:
+        yield
+        return
     stock = [*(own.peer_routes() if section.peers else []), *mirrored.before(own)]
     async with _running(make_runner(content_application(stock, shares=shares, shelf=own))) as plain:
         await listen(plain, section.addresses, section.port, None, key="south.content")

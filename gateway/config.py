@@ -14,6 +14,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationInfo
 from pydantic.dataclasses import dataclass
 
+from gateway.sections.assigners import HawkbitSection, checked_hawkbit
+from gateway.sections.routes import RouteSection, checked_routes
 from update.bundle.rauc_reader import RaucPurpose
 from update.errors import ConfigurationError
 from update.provided import (
@@ -49,20 +51,9 @@ def _checked_interface(text: str) -> str:
     return text
 
 
-def _checked_prefix(text: str) -> str:
-    if not _PREFIX.fullmatch(text) or not {".", ".."}.isdisjoint(text.split("/")):
-        raise ValueError("a prefix begins and ends with '/': letters, digits and -._~ between, e.g. /ostree/")
-    if text.startswith(_OWN_PREFIXES):
-        raise ValueError(f"these prefixes are the gateway's own: {', '.join(_OWN_PREFIXES)}")
-    return text
-
-
 def _checked_upstream(text: str, info: ValidationInfo) -> str:
     return _URL.validate_python(text) if "://" in text else str(named_after(Path(text), info))
 
-
-_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+/", re.ASCII)
-_OWN_PREFIXES = ("/targets/", "/repositories/")
 
 _Text = Annotated[str, Field(min_length=1, max_length=4096)]
 _Address = Annotated[str, AfterValidator(_checked_address)]
@@ -76,10 +67,7 @@ _Connections = Annotated[int, Field(strict=True, ge=2, le=1000)]  # one of them 
 _Zone = Annotated[str, AfterValidator(checked_zone)]
 _Days = Annotated[int, Field(strict=True, ge=0, le=3650)]
 _Count = Annotated[int, Field(strict=True, ge=1, le=100)]
-_Prefix = Annotated[str, AfterValidator(_checked_prefix)]
 _Authority = Annotated[str, Field(pattern=r"^([a-z0-9._-]{1,253}|\[[0-9a-f:.]{2,45}\])(:[0-9]{1,5})?$")]
-_Host = Annotated[str, Field(pattern=r"^[a-z0-9.-]{0,253}$")]
-_Age = Annotated[int, Field(strict=True, ge=0, le=10 * 366 * 86400)]
 _Patience = Annotated[int, Field(strict=True, ge=0, le=366 * 86400)]
 _Limit = Annotated[int, Field(strict=True, ge=1)]
 _PatchMemory = Annotated[int, Field(strict=True, ge=1 << 20, le=256 << 20)]
@@ -260,51 +248,6 @@ def _checked_repositories(repositories: tuple[RepositorySection, ...]) -> tuple[
     return repositories
 
 
-class RouteKind(StrEnum):
-    """What a mirrored route carries, and so which of its names are lasting and how content is proved."""
-
-    OSTREE = "ostree"
-    CASYNC = "casync"
-    MENDER = "mender"
-    OCI = "oci"
-    IMMUTABLE = "immutable"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
-class RouteSection:
-    """Content of another ecosystem, kept and served by plain HTTP (`south.content`) below `prefix`.
-
-    Names that may change are asked for again after `revalidate_s`; when the upstream is away, the last answer is given for
-    `stale_if_error_s` after it was last confirmed, then requests are refused.
-    """
-
-    name: Name
-    prefix: _Prefix
-    upstream: Url
-    kind: RouteKind
-    host: _Host = ""
-    revalidate_s: _Age = 60
-    stale_if_error_s: _Age = 604800
-    max_object_bytes: _Limit = 4 << 30
-    quota_bytes: _Limit = 16 << 30
-    lasting: Annotated[tuple[_Text, ...], Field(max_length=100)] = ("*.mender",)
-
-
-def _checked_routes(routes: tuple[RouteSection, ...]) -> tuple[RouteSection, ...]:
-    names = [route.name for route in routes]
-    if doubled := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"each route has its own name; given twice: {', '.join(doubled)}")
-    places = [f"{route.host}{route.prefix}" for route in routes]
-    if doubled := sorted({place for place in places if places.count(place) > 1}):
-        raise ValueError(f"each route has its own host and prefix; given twice: {', '.join(doubled)}")
-    for route in routes:
-        if (route.kind is RouteKind.OCI) != (route.prefix + "/").startswith("/v2/"):
-            raise ValueError(f"{route.name}: registries, and only they, are below /v2/ (got {route.prefix})")
-        if route.max_object_bytes > route.quota_bytes:
-            raise ValueError(f"{route.name}: max_object_bytes {route.max_object_bytes} is above quota_bytes {route.quota_bytes}")
-    return routes
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
 class GatewayConfig:
     """The whole file. Sections are named as in TOML."""
@@ -317,10 +260,19 @@ class GatewayConfig:
     store: StoreSection = StoreSection()
     log: LogSection = LogSection()
     repository: Annotated[tuple[RepositorySection, ...], AfterValidator(_checked_repositories)] = ()
-    route: Annotated[tuple[RouteSection, ...], AfterValidator(_checked_routes)] = ()
+    hawkbit: Annotated[tuple[HawkbitSection, ...], AfterValidator(checked_hawkbit)] = ()
+    route: Annotated[tuple[RouteSection, ...], AfterValidator(checked_routes)] = ()
 
 
-_CONFIG = TypeAdapter(GatewayConfig)
+def _consistent(config: GatewayConfig) -> GatewayConfig:
+    known = {repository.name for repository in config.repository}
+    for section in config.hawkbit:
+        if section.repository not in known:
+            raise ValueError(f"hawkbit {section.name}: there is no [[repository]] named {section.repository}")
+    return config
+
+
+_CONFIG = TypeAdapter(Annotated[GatewayConfig, AfterValidator(_consistent)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ Two facts stand side by side for every node, never merged: what it *runs* by its
 is `late` when it missed three of its polls.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -12,7 +12,7 @@ from typing import Protocol
 from gateway.database.engine import Database
 from gateway.database.queries import actions, nodes, reports
 from gateway.database.records import Action, ActionState, Node, ReportRecord, Running
-from gateway.fleet.catalogue import Repositories, RepositoryState
+from gateway.fleet.catalogue import AssignerState, Repositories, RepositoryState
 from gateway.words import share
 
 _MISSED_POLLS = 3
@@ -136,7 +136,13 @@ class GatewayState:
     repositories: tuple[RepositoryState, ...]
     store: StoreState
     routes: tuple[RouteState, ...] = ()
+    assigners: tuple[AssignerState, ...] = ()
     prefetch: tuple[PrefetchState, ...] = ()
+
+
+async def _nobody() -> tuple[AssignerState, ...]:
+    """Everything is assigned here."""
+    return ()
 
 
 class Status:
@@ -153,6 +159,7 @@ class Status:
         version: str,
         polling_interval_s: int,
         routes: Callable[[], Sequence[RouteState]] = tuple,
+        assigners: Callable[[], Awaitable[tuple[AssignerState, ...]]] = _nobody,
         prefetch: Callable[[], Sequence[PrefetchState]] = tuple,
     ) -> None:
         self._database = database
@@ -164,6 +171,7 @@ class Status:
         self._patience = timedelta(seconds=_MISSED_POLLS * polling_interval_s)
         self._started = now()
         self._routes = routes
+        self._assigners = assigners
         self._prefetch = prefetch
 
     async def gateway(self) -> GatewayState:
@@ -177,6 +185,7 @@ class Status:
             repositories=tuple(self._repositories.states()),
             store=await self._store.state(),
             routes=tuple(self._routes()),
+            assigners=await self._assigners(),
             prefetch=tuple(self._prefetch()),
         )
 

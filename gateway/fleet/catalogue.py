@@ -48,6 +48,18 @@ class RepositoryState:
     problem: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class AssignerState:
+    """How an assigner elsewhere stands: nodes that it has, the last contact, messages that wait for it, its trouble."""
+
+    name: str
+    nodes: int
+    contact: datetime | None
+    waiting: int
+    code: str = ""
+    problem: str = ""
+
+
 class Repositories(Protocol):
     """The mirror as its watchers see it."""
 
@@ -94,7 +106,7 @@ def for_hardware(candidates: Iterable[TargetInfo], hardware: Hardware | None, no
         raise AmbiguousError(
             f"several bundles fit node {node} ({hardware}): {paths}; order one of them by its path and repository"
         )
-    return min(fitting, key=lambda target: (not target.custom.delta_of, target.path))
+    return min(fitting, key=lambda target: (target.custom.delta_from is not None, not target.custom.delta_of, target.path))
 
 
 def siblings(wanted: TargetInfo, listed: Iterable[TargetInfo]) -> tuple[TargetInfo, ...]:

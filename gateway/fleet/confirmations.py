@@ -44,7 +44,7 @@ class Confirmations:
         async with self._database.writing() as transaction:
             own = await _waiting(transaction, node, action)
             word = "confirmed" if confirmed else "denied"
-            await self._tell(transaction, own, (f"{word} at the node", *details[:_MAX_DETAILS]))
+            await self._tell(transaction, own, (f"{word} at the node", *details[:_MAX_DETAILS]), confirmed=confirmed)
             if confirmed:
                 await actions.confirm(transaction, action)
 
@@ -55,7 +55,9 @@ class Confirmations:
             await nodes.set_auto_confirm(transaction, node, AutoConfirm(initiator, remark, self._now()))
             for action in await actions.unfinished(transaction, node):
                 if action.state is ActionState.WAITING:
-                    await self._tell(transaction, action, (f"confirmed beforehand by {initiator or 'the node'}", remark))
+                    await self._tell(
+                        transaction, action, (f"confirmed beforehand by {initiator or 'the node'}", remark), confirmed=True
+                    )
                     await actions.confirm(transaction, action.id)
 
     async def ask_again(self, node: str) -> None:
@@ -64,7 +66,7 @@ class Confirmations:
             await _registered(transaction, node)
             await nodes.set_auto_confirm(transaction, node, None)
 
-    async def _tell(self, transaction: Transaction, action: Action, details: tuple[str, ...]) -> None:
+    async def _tell(self, transaction: Transaction, action: Action, details: tuple[str, ...], *, confirmed: bool) -> None:
         record = ReportRecord(
             action=action.id,
             node=action.node,
@@ -77,7 +79,7 @@ class Confirmations:
             body=None,
         )
         await reports.add(transaction, record)
-        await self._telling.said(transaction, action, record)
+        await self._telling.answered(transaction, action, confirmed=confirmed, details=record.details)
 
 
 async def _registered(transaction: Transaction, node: str) -> Node:

@@ -4,7 +4,7 @@ An assigner that lives elsewhere (`hawkbit:NAME`, `wfx:NAME`) has a `Teller`, wh
 another matter (`gateway.north`). The site itself needs none: it reads the database.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from gateway.database.engine import Transaction
@@ -21,6 +21,10 @@ class Teller(Protocol):
 
     async def ended(self, transaction: Transaction, action: Action, end: End) -> None:
         """The action is closed; told once."""
+        ...
+
+    async def answered(self, transaction: Transaction, action: Action, *, confirmed: bool, details: Sequence[str]) -> None:
+        """Somebody at the node agreed to an action that waited for it, or did not."""
         ...
 
     async def installed(self, transaction: Transaction, node: Node, name: str, version: str) -> None:
@@ -46,6 +50,11 @@ class Telling:
         await actions.close(transaction, action.id, end, superseded_by=superseded_by)
         if (teller := self._tellers.get(action.assigner)) is not None:
             await teller.ended(transaction, action, end)
+
+    async def answered(self, transaction: Transaction, action: Action, *, confirmed: bool, details: Sequence[str]) -> None:
+        """Pass on what somebody at the node said to an action."""
+        if (teller := self._tellers.get(action.assigner)) is not None:
+            await teller.answered(transaction, action, confirmed=confirmed, details=details)
 
     async def installed(self, transaction: Transaction, node: Node, name: str, version: str) -> None:
         """Pass on what came to a node by hand."""

@@ -1,11 +1,16 @@
-"""The limits of `[wan]` as a line that every request to an upstream goes over."""
+"""`[wan]`: the client session for all upstreams, and the limits of the line that every request to them goes over."""
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from datetime import datetime
 
+import aiohttp
+
 from gateway.config import WanSection
+from update.provided import read_provided
 from update.wire.limits import Clock, Rate, Shares
 from update.wire.line import BoundedLine
+from update.wire.session import wan_session
 from update.wire.timetable import rate_at, zone_of
 
 _LOOK_S = 1.0
@@ -31,3 +36,23 @@ def _rate(section: WanSection, now: Callable[[], datetime], clock: Clock) -> Rat
         return known
 
     return rate
+
+
+@asynccontextmanager
+async def wan_client(config: WanSection) -> AsyncGenerator[aiohttp.ClientSession]:
+    """The client session for all upstreams, as configured. Errors: `ConfigurationError`."""
+    user, password = None, ""
+    if config.proxy_credentials is not None:
+        text = read_provided(config.proxy_credentials).decode(errors="replace").strip()
+        user, _, password = text.partition(":")
+    session = wan_session(
+        proxy=config.proxy,
+        proxy_user=user,
+        proxy_password=password,
+        extra_ca=config.extra_ca,
+        source_address=config.source_address,
+        source_interface=config.source_interface,
+        connections=config.connections,
+    )
+    async with session:
+        yield session

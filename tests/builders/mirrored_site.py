@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from gateway.config import RouteKind, RouteSection
+from gateway.sections.routes import RouteKind, RouteSection
 from gateway.south.mirrored.mirror import Mirror
 from gateway.south.mirrored.objects import Objects
 from gateway.south.mirrored.origin import Origin

@@ -20,10 +20,11 @@ import pytest
 from gateway.app import Listening, run
 from gateway.cli.main import main
 from gateway.cli.output import show_status
-from gateway.config import ContentSection, GatewayConfig, RouteKind, RouteSection, StateFolder, StoreSection, load_config
+from gateway.config import ContentSection, GatewayConfig, StateFolder, StoreSection, load_config
 from gateway.control.client import ControlClient
 from gateway.control.messages import AssignRequest, TokenRequest
 from gateway.north.upstream import Mirror
+from gateway.sections.routes import RouteKind, RouteSection
 from gateway.setup import Wishes, set_up
 from tests.builders.mirrored_site import FileUpstream, upstream
 from tests.builders.repository import RepositoryBuilder

@@ -13,11 +13,11 @@ from gateway.config import (
     GatewayConfig,
     LogLevel,
     RepositorySection,
-    RouteKind,
-    RouteSection,
     load_config,
     parse_config,
 )
+from gateway.sections.assigners import HawkbitSection
+from gateway.sections.routes import RouteKind, RouteSection
 from update.errors import ConfigurationError, FormatVersionError
 from update.provided import CODE_SIGNING, MAX_PROVIDED_BYTES
 
@@ -26,6 +26,7 @@ NO_DEFAULT = (
     {"wan"}
     | {f"repository.{key}" for key in ("name", "root", "upstreams", "rauc_certificate", "rauc_key")}
     | {f"route.{key}" for key in ("name", "prefix", "upstream", "kind")}
+    | {f"hawkbit.{key}" for key in ("name", "url", "repository", "gateway_token", "target_tokens")}
 )
 FILE = Path("/etc/fieldrelay/gateway.toml")
 REPOSITORY = 'format_version = 1\n[[repository]]\nname = "v"\nroot = "root.json"\nupstreams = ["https://u.example/v"]\n'
@@ -64,15 +65,20 @@ def test_the_sample_shows_every_key_of_every_section() -> None:
     routes = values.pop("route")
     assert isinstance(routes, list)
     check(routes[0], RouteSection(name="x", prefix="/x/", upstream="http://x", kind=RouteKind.OSTREE), "route")
+    servers = values.pop("hawkbit")
+    assert isinstance(servers, list)
+    check(servers[0], HawkbitSection(name="x", url="http://x", repository="x"), "hawkbit")
     for name, section in values.items():
         if name != "format_version":
             check(section, getattr(GatewayConfig(format_version=1), name), name)
-    assert set(values) | {"repository", "route"} == set(section_fields(GatewayConfig))
+    assert set(values) | {"repository", "route", "hawkbit"} == set(section_fields(GatewayConfig))
 
 
 def test_the_sample_uncommented_is_valid() -> None:
     text = re.sub(r"^#(?=[a-z_\[])", "", SAMPLE.read_text(), flags=re.MULTILINE)
-    config = parse_config(text.replace("source_address", "# source_address"), FILE)
+    one_each = text.replace("source_address", "# source_address").replace("target_tokens =", "# target_tokens =")
+    config = parse_config(one_each, FILE)
+    assert config.hawkbit[0].requests_per_s == 20.0
     assert config.repository[0].upstreams == ("https://updates.example/vendor", "/srv/mirror/vendor")
     assert config.wan.source_interface == "wan0"
 
@@ -80,7 +86,18 @@ def test_the_sample_uncommented_is_valid() -> None:
 def test_two_ways_of_choosing_the_source_exclude_each_other() -> None:
     text = re.sub(r"^#(?=[a-z_\[])", "", SAMPLE.read_text(), flags=re.MULTILINE)
     with pytest.raises(ConfigurationError, match="wan: source_address and source_interface exclude each other"):
-        parse_config(text, FILE)
+        parse_config(text.replace("target_tokens =", "# target_tokens ="), FILE)
+
+
+def test_a_hawkbit_is_shown_one_kind_of_token_and_proved_by_a_repository_that_there_is() -> None:
+    section = '[[hawkbit]]\nname = "company"\nurl = "https://h.example"\nrepository = "{}"\n{}'
+    assert parse_config(REPOSITORY + section.format("v", ""), FILE).hawkbit[0].controller == "{node}"
+    with pytest.raises(ConfigurationError, match=r"no .*repository.* named w"):
+        parse_config(REPOSITORY + section.format("w", ""), FILE)
+    with pytest.raises(ConfigurationError, match="exclude each other"):
+        parse_config(REPOSITORY + section.format("v", 'gateway_token = "a"\ntarget_tokens = "b"\n'), FILE)
+    with pytest.raises(ConfigurationError, match="own name"):
+        parse_config(REPOSITORY + 2 * section.format("v", ""), FILE)
 
 
 def test_every_key_of_the_sample_is_explained() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import RouteKind
+from gateway.sections.routes import RouteKind
 from tests.builders.mirrored_site import FileUpstream, route, site, upstream
 from tests.interop.desync_tool import need_desync
 from tests.interop.mirrored_peers import files_of, folder_upstream, mender_artifact, registry, run, succeed, write_image

@@ -31,6 +31,12 @@ async def everyone(transaction: Transaction) -> tuple[Node, ...]:
     return tuple(_record(row) for row in await transaction.execute(select(table).order_by(table.c.id)))
 
 
+async def of_assigner(transaction: Transaction, assigner: str) -> tuple[Node, ...]:
+    """The nodes of one assigner, by name."""
+    rows = await transaction.execute(select(table).where(table.c.assigner == assigner).order_by(table.c.id))
+    return tuple(_record(row) for row in rows)
+
+
 async def register(transaction: Transaction, node: str, *, kind: ClientKind, fingerprint: Digest, now: datetime) -> Node:
     """Add a node at its first contact: it runs something unknown, and is asked for its attributes."""
     values: dict[str, object] = {

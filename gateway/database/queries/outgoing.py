@@ -22,6 +22,7 @@ async def add(
     report: str,
     body: Mapping[str, object],
     now: datetime,
+    not_before: datetime | None = None,
 ) -> bool:
     """Store one message; False, and nothing changed, if the upstream has a message of that `report` already."""
     same = select(table.c.id).where(table.c.upstream == upstream, table.c.report == report)
@@ -37,6 +38,7 @@ async def add(
         "body": dict(body),
         "created": as_utc(now),
         "attempts": 0,
+        "not_before": None if not_before is None else as_utc(not_before),
         "trouble": "",
     }
     await transaction.execute(insert(table).values(values))

@@ -21,7 +21,7 @@ from urllib.parse import quote
 import aiohttp
 from pydantic import BaseModel
 
-from update.errors import ProtocolError
+from update.errors import NotFoundError, ProtocolError
 from update.wire import ddi
 from update.wire.ddi_confirmation import ConfirmationAction, ConfirmationFeedback, Installed
 from update.wire.download import Sink, download
@@ -134,9 +134,20 @@ class HawkbitClient:
         """Agree to an action, or not."""
         await self._send("POST", controller, f"confirmationBase/{action}/feedback", answer)
 
-    async def attributes(self, controller: str, data: Mapping[str, str]) -> None:
-        """Replace what the server knows of a target."""
-        await self._send("PUT", controller, "configData", ddi.ConfigData(mode=ddi.Mode.REPLACE, data=dict(data)))
+    async def is_open(self, controller: str, action: str, *, cancel: bool = False) -> bool:
+        """Whether the server still waits for the end of an action, or of its cancellation."""
+        try:
+            if cancel:
+                await self._get(ddi.CancelAction, controller, f"cancelAction/{action}", ddi.MAX_ROOT_BYTES)
+            else:
+                await self.deployment(controller, action)
+        except NotFoundError:
+            return False
+        return True
+
+    async def attributes(self, controller: str, data: Mapping[str, str], mode: ddi.Mode = ddi.Mode.REPLACE) -> None:
+        """Tell what a target is."""
+        await self._send("PUT", controller, "configData", ddi.ConfigData(mode=mode, data=dict(data)))
 
     async def installed(self, controller: str, name: str, version: str) -> None:
         """Tell of what came by hand; `NotFoundError` or `ProtocolError` from a server that does not know the resource."""

@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gateway.config import RouteSection
+from gateway.sections.routes import RouteSection
 from gateway.single_flight import SingleFlight
 from gateway.south.mirrored.growing import Growing
 from gateway.south.mirrored.objects import Held, Objects, confirmed

@@ -15,7 +15,7 @@ from typing import Final
 
 import aiohttp
 
-from gateway.config import RouteKind, RouteSection
+from gateway.sections.routes import RouteKind, RouteSection
 from gateway.south.mirrored.growing import STREAM_FROM_BYTES, Begun, Growing
 from gateway.south.mirrored.objects import Held, Objects
 from gateway.south.mirrored.rules import quoted

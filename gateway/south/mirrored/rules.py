@@ -27,7 +27,7 @@ from fnmatch import fnmatchcase
 from typing import assert_never
 from urllib.parse import quote, unquote_to_bytes
 
-from gateway.config import RouteKind
+from gateway.sections.routes import RouteKind
 from update.errors import NotFoundError, ProtocolError
 
 MAX_PATH_BYTES = 1024

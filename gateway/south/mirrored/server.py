@@ -18,7 +18,7 @@ from typing import Final
 
 from aiohttp import web
 
-from gateway.config import RouteKind
+from gateway.sections.routes import RouteKind
 from gateway.south.files import answer, etag_of
 from gateway.south.mirrored.growing import Growing
 from gateway.south.mirrored.mirror import Content, Mirror

@@ -1,6 +1,7 @@
 """Assigners elsewhere: what they want, change and withdraw, and what they are told of it."""
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -21,6 +22,7 @@ from gateway.database.records import (
     ReportRecord,
     Terms,
 )
+from gateway.fleet.confirmations import Confirmations
 from gateway.fleet.deadlines import Deadlines
 from gateway.fleet.issuing import AT_ONCE, Verdict, Wish
 from gateway.fleet.judgement import Told
@@ -46,12 +48,16 @@ class Heard:
     said_: list[ReportRecord] = field(default_factory=list)
     ends: list[tuple[str, ActionOutcome, str]] = field(default_factory=list)
     installed_: list[tuple[str, str, str]] = field(default_factory=list)
+    answers: list[tuple[bool | str, ...]] = field(default_factory=list)
 
     async def said(self, _transaction: Transaction, _action: Action, report: ReportRecord) -> None:
         self.said_.append(report)
 
     async def ended(self, _transaction: Transaction, action: Action, end: End) -> None:
         self.ends.append((action.source, end.outcome, end.message))
+
+    async def answered(self, _transaction: Transaction, _action: Action, *, confirmed: bool, details: Sequence[str]) -> None:
+        self.answers.append((confirmed, *details))
 
     async def installed(self, _transaction: Transaction, node: Node, name: str, version: str) -> None:
         self.installed_.append((node.id, name, version))
@@ -151,6 +157,15 @@ async def test_a_wish_waits_for_its_confirmation(elsewhere: Elsewhere) -> None:
     assert (await elsewhere.find()).state is ActionState.WAITING
     await elsewhere.takeover.take("n1", wish())  # confirmed there meanwhile
     assert (await elsewhere.find()).state is ActionState.OPEN
+
+
+async def test_an_assigner_hears_what_the_nodes_people_say(elsewhere: Elsewhere) -> None:
+    await elsewhere.takeover.take("n1", wish(confirm=True))
+    confirmations = Confirmations(elsewhere.database, elsewhere.clock, Telling({COMPANY: elsewhere.heard}))
+    action = await elsewhere.find()
+    await confirmations.answer("n1", action.id, confirmed=False, details=("not now",))
+    await confirmations.answer("n1", action.id, confirmed=True, details=())
+    assert elsewhere.heard.answers == [(False, "denied at the node", "not now"), (True, "confirmed at the node")]
 
 
 async def test_who_has_confirmed_beforehand_is_not_asked(elsewhere: Elsewhere) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import RouteKind
+from gateway.sections.routes import RouteKind
 from tests.builders.mirrored_site import FileUpstream, route, site, upstream
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config import RouteKind
+from gateway.sections.routes import RouteKind
 from gateway.south.mirrored.rules import CHANGING, Check, Proof, Rule, plain_path, quoted, rule_of
 from update.errors import NotFoundError, ProtocolError
 

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from gateway.config import RouteKind
+from gateway.sections.routes import RouteKind
 from gateway.south.mirrored.growing import STREAM_FROM_BYTES, Growing
 from tests.builders.mirrored_site import FileUpstream, Site, route, site, upstream
 from update.errors import UnreachableError

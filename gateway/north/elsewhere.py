@@ -1,0 +1,35 @@
+"""The assigners elsewhere, all of them: told of what becomes of their wishes, and asked for new ones."""
+
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import datetime
+
+from gateway.config import GatewayConfig
+from gateway.fleet.catalogue import AssignerState
+from gateway.fleet.takeover import Takeover
+from gateway.fleet.telling import Telling
+from gateway.north.hawkbit.build import Common, hawkbit_tellers, hawkbit_upstreams
+from gateway.north.hawkbit.upstream import HawkbitUpstream
+
+Begin = Callable[[Coroutine[object, object, object], str], None]
+"""Begins work that lasts as long as the gateway."""
+
+
+class Elsewhere:
+    """Built in two steps: `telling` goes to the fleet, whose `takeover` the upstreams need."""
+
+    def __init__(self, config: GatewayConfig, now: Callable[[], datetime]) -> None:
+        self._config = config
+        self._now = now
+        self._hawkbit_tellers = hawkbit_tellers(config.hawkbit, now)
+        self._upstreams: Sequence[HawkbitUpstream] = ()
+        self.telling = Telling(self._hawkbit_tellers)
+
+    def begin(self, takeover: Takeover, common: Common, begin: Begin) -> None:
+        """Ask every one of them from now on."""
+        self._upstreams = hawkbit_upstreams(self._config, self._hawkbit_tellers, takeover, common, self._now)
+        for upstream in self._upstreams:
+            begin(upstream.run(), "assigner")
+
+    async def states(self) -> tuple[AssignerState, ...]:
+        """How each of them stands."""
+        return tuple([await upstream.state() for upstream in self._upstreams])

@@ -1,0 +1,109 @@
+"""The hawkBit servers of this gateway, built as they are configured."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from importlib.metadata import version
+
+import aiohttp
+
+from gateway.config import GatewayConfig
+from gateway.database.engine import Database
+from gateway.fleet.catalogue import Catalogue
+from gateway.fleet.takeover import Takeover
+from gateway.north.hawkbit.client import Credential, HawkbitClient, Spacing
+from gateway.north.hawkbit.credentials import ByCertificate, GatewayToken, TargetTokens
+from gateway.north.hawkbit.delivery import Delivery
+from gateway.north.hawkbit.following import Following, Server
+from gateway.north.hawkbit.obtain import Obtain, Prove
+from gateway.north.hawkbit.telling import HawkbitTeller
+from gateway.north.hawkbit.upstream import Gateway, HawkbitUpstream
+from gateway.north.room import Room
+from gateway.sections.assigners import HawkbitSection
+from update.trust.verified import TargetInfo
+from update.wire import ddi
+from update.wire.http import Manner
+from update.wire.line import Line
+
+Now = Callable[[], datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What all servers share."""
+
+    database: Database
+    session: aiohttp.ClientSession
+    room: Room
+    line: Line
+    catalogue: Catalogue
+    prove: Prove
+
+
+def assigner_of(section: HawkbitSection) -> str:
+    """The name under which a server assigns."""
+    return f"hawkbit:{section.name}"
+
+
+def hawkbit_tellers(sections: Iterable[HawkbitSection], now: Now) -> dict[str, HawkbitTeller]:
+    """What stores messages for each server, by assigner."""
+    return {
+        assigner_of(section): HawkbitTeller(
+            assigner_of(section),
+            now,
+            unverified=ddi.Finished.SUCCESS if section.unverified_is_success else ddi.Finished.FAILURE,
+        )
+        for section in sections
+    }
+
+
+def hawkbit_upstreams(
+    config: GatewayConfig, tellers: dict[str, HawkbitTeller], takeover: Takeover, common: Common, now: Now
+) -> Sequence[HawkbitUpstream]:
+    """One of each server."""
+    tell = partial(_upstream, gateway=config.gateway.name, takeover=takeover, common=common, now=now)
+    return [tell(section, tellers[assigner_of(section)]) for section in config.hawkbit]
+
+
+def _upstream(
+    section: HawkbitSection, teller: HawkbitTeller, *, gateway: str, takeover: Takeover, common: Common, now: Now
+) -> HawkbitUpstream:
+    assigner = assigner_of(section)
+    client = HawkbitClient(
+        common.session,
+        str(section.url),
+        section.tenant,
+        _credential(section),
+        Spacing(section.requests_per_s, now=asyncio.get_running_loop().time),
+        manner=Manner(line=common.line),
+        artifact_hosts=frozenset(section.artifact_hosts),
+    )
+    obtain = Obtain(
+        client, common.room, repository=section.repository, listed=lambda: _listed(common.catalogue), prove=common.prove
+    )
+    server = Server(assigner, client, obtain, teller)
+
+    def controller(node: str) -> str:
+        return section.controller.replace("{node}", node)
+
+    return HawkbitUpstream(
+        common.database,
+        server,
+        Following(common.database, takeover, server),
+        Delivery(common.database, client, assigner, now, controller=controller),
+        Gateway(gateway, version("fieldrelay"), section.gateway_controller),
+        now=now,
+        controller=controller,
+    )
+
+
+def _credential(section: HawkbitSection) -> Credential:
+    if section.gateway_token is not None:
+        return GatewayToken(section.gateway_token)
+    return ByCertificate() if section.target_tokens is None else TargetTokens(section.target_tokens)
+
+
+def _listed(catalogue: Catalogue) -> list[TargetInfo]:
+    return [info for name in catalogue.repositories() for info in catalogue.targets(name)]
