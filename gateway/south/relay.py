@@ -89,6 +89,7 @@ class RelayedFile:
         self._queues: dict[frozenset[str], _Queue] = {}  # by the upstreams that may be asked
         self._gathering: asyncio.TimerHandle | None = None
         self._gather_until_s = 0.0
+        self._asking = 0
         self._copies: set[asyncio.Task[None]] = set()
         self._fetches: set[asyncio.Task[None]] = set()
         self._work: set[asyncio.Task[object]] = set()
@@ -220,7 +221,7 @@ class RelayedFile:
             self._gather_until_s = loop.time() + GATHER_MOST * self._gather_s
         else:
             self._gathering.cancel()
-        quiet_s = GATHER_BUSY * self._gather_s if self._fetches else self._gather_s
+        quiet_s = GATHER_BUSY * self._gather_s if self._asking else self._gather_s
         self._gathering = loop.call_at(min(loop.time() + quiet_s, self._gather_until_s), self._send_out)
 
     def _send_out(self) -> None:
@@ -290,6 +291,17 @@ class RelayedFile:
 
     async def _fetch(self, numbers: list[int], sources: Sequence[RangeSource]) -> None:
         """Get the chunks of one request, from one source after the other."""
+        self._asking += 1
+        try:
+            missing, trouble = await self._ask_all(numbers, sources)
+        finally:
+            self._asking -= 1
+        await self._commit_or_go_on()
+        if missing:
+            raise unavailable(f"{len(missing)} chunks of {self.sparse.path.name}", trouble) from trouble
+
+    async def _ask_all(self, numbers: list[int], sources: Sequence[RangeSource]) -> tuple[list[int], FieldrelayError]:
+        """What nobody sent, and the last thing that went wrong."""
         missing: list[int] = numbers
         trouble: FieldrelayError = WireError("none is configured")
         for source in sources:
@@ -304,10 +316,7 @@ class RelayedFile:
                     _log.log(level, "relay: upstream %s: %s (%s)", source.name, error, error.code)
                     source.failed()
                     trouble = error
-        missing = [number for number in missing if number in self._coming]
-        await self._commit_or_go_on()
-        if missing:
-            raise unavailable(f"{len(missing)} chunks of {self.sparse.path.name}", trouble) from trouble
+        return [number for number in missing if number in self._coming], trouble
 
     def _turn(self, source: RangeSource) -> AbstractAsyncContextManager[object]:
         return nullcontext() if source.ranged else self._alone  # rule 7
