@@ -73,6 +73,14 @@ def tool(name: str) -> str:
     return found
 
 
+def absent(name: str, package: str) -> bool:
+    """Whether a peer that is no part of the tested set is not installed; says so, since its rows are missing then."""
+    if shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])):
+        return False
+    print(f"no row for {name}: it is not installed (Debian package {package})", flush=True)
+    return True
+
+
 def run_child(
     command: Sequence[str | Path], *, folder: Path | None = None, environment: Mapping[str, str] | None = None
 ) -> Usage:

@@ -1,18 +1,19 @@
 """`ONLY=relay`: what a hundred nodes with different old versions cost the origin, through the relay and through peers.
 
-A history of old versions is made by seeded edits of one ext4 image of libraries; every client lacks other chunks of the newest
-`.zck`. The origin is the product's own counting upstream: bytes are counted at its socket, heads included. The clients are
-the node's own range reader. Peers: the union of what is needed plus the header (nobody can do with less), the clients going
-straight to the origin, and nginx as proxy_cache with lock and with slice.
+The history is that of `history.py`: every client lacks other chunks of the newest `.zck`. The origin is the product's own
+counting upstream: every byte that leaves its socket counts, so the heads of answers and of multipart parts too. The clients
+are the node's own range reader, which puts up with every answer; a stock client ends at varnish's 416. Peers: the union of
+what is needed plus the header (nobody can do with less), the clients going straight to the origin, and caching proxies.
 """
 
 import asyncio
-import random
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from statistics import median
 
 import aiohttp
 from aiohttp import web
@@ -23,76 +24,67 @@ from gateway.north.upstream import Mirror
 from gateway.simulators.upstream import Faults, UpstreamServer
 from gateway.south.content import ContentServer
 from gateway.south.open_files import OpenFiles
+from gateway.south.relay import GATHER_S
 from gateway.south.relays import Relays
 from gateway.south.routes import content_application, make_runner
 from tests.benchmarks import patches
-from tests.benchmarks.measure import Row, tool
-from tests.benchmarks.proxies import nginx_proxy
-from tests.builders.libraries import library_ext4
-from tests.builders.repository import START, RepositoryBuilder
-from update.chunks.chunker import file_reader, index_image
-from update.chunks.plan import Source, plan_delta
+from tests.benchmarks.history import History, make_history
+from tests.benchmarks.measure import Row, absent
+from tests.benchmarks.proxies import nginx_proxy, squid_proxy, varnish_proxy
+from tests.builders.repository import START
 from update.chunks.ranges import Range
-from update.chunks.zchunk import HeaderIndex
-from update.digest import digest_of
 from update.durable import Disk
-from update.publish.images import write_zchunk
 from update.store.store import Store
 from update.trust.client import Repository
 from update.trust.floor import Floor
 from update.wire.ranged import read_ranges
 from update.wire.session import wan_session
 
-CONTENT_BYTES = 120 << 20
 CLIENTS = (10, 100)
 WAN_CLIENTS = 2  # nginx makes every one of them wait for whole files
-WAN_BYTES_PER_S = 20_000_000 // 8
-EDITS_PER_VERSION = 4
-CLUSTER_BYTES = 128 << 10
+WAN = Faults(bytes_per_s=20_000_000 // 8, first_byte_after_s=0.04)
+COLD_CHUNKS = 40
 _NAME = "plant"
 
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """The newest `.zck`, published in a folder, and what each client lacks of it."""
-
-    folder: Path
-    root: bytes
-    path: str
-    content: bytes
-    index: HeaderIndex
-    wanted: tuple[tuple[Range, ...], ...]
-
-    def clients(self, count: int) -> tuple[tuple[Range, ...], ...]:
-        """What `count` clients lack whose versions are spread over the history."""
-        return self.wanted[:: len(self.wanted) // count]
-
-    def union_bytes(self, clients: int) -> int:
-        """Header and every chunk that one of the first `clients` lacks, once."""
-        spans = (span for ranges in self.clients(clients) for span in ranges)
-        numbers = {number for span in spans for number in self.index.covering(span.start, span.length)}
-        return self.index.header_size + sum(self.index[number].length for number in numbers)
+Proxy = Callable[[str], AbstractContextManager[str]]
+"""Starts a proxy before an origin, and gives its address."""
 
 
 def rows(work: Path) -> Iterator[Row]:
     """Every comparison of this group."""
-    history = _make_history(work, max(CLIENTS))
+    history = make_history(work, max(CLIENTS))
     for clients in CLIENTS:
-        union = history.union_bytes(clients)
         ours = asyncio.run(_through_relay(work / f"relay-{clients}", history, clients))
-        yield Row(f"origin-bytes-{clients}", ours.origin_bytes, union, "union of needed chunks and header", "B", goal=1.001)
-        yield Row(f"origin-bytes-{clients}", ours.origin_bytes, asyncio.run(_direct(history, clients)), "direct", "B")
+        yield from _origin_rows(work, history, clients, ours.origin_bytes)
         if clients == CLIENTS[0]:
-            for kind in ("cache", "slice"):
-                peer = asyncio.run(_through_nginx(work / f"nginx-{kind}", kind, history, clients))
-                yield Row(f"origin-bytes-{clients}", ours.origin_bytes, peer.origin_bytes, f"nginx {kind}", "B")
             direct = asyncio.run(_direct(history, 1))
             yield Row("second-client-bytes", ours.second_bytes, direct, "direct", "B", goal=0.0)
-    slow = Faults(bytes_per_s=WAN_BYTES_PER_S)
-    ours = asyncio.run(_through_relay(work / "relay-wan", history, WAN_CLIENTS, slow))
-    peer = asyncio.run(_through_nginx(work / "nginx-wan", "cache", history, WAN_CLIENTS, slow))
-    yield Row("wan-wall", ours.wall_s, peer.wall_s, f"nginx proxy_cache, 20 Mbit/s, {WAN_CLIENTS} clients", "s", goal=1.0)
+    yield asyncio.run(_cold(work / "relay-cold", history))
+    ours = asyncio.run(_through_relay(work / "relay-wan", history, WAN_CLIENTS, WAN))
+    nginx = partial(nginx_proxy, work / "nginx-wan", kind="cache")
+    peer = asyncio.run(_through_proxy(nginx, history, WAN_CLIENTS, WAN))
+    line = f"nginx proxy_cache, 20 Mbit/s, 40 ms, {WAN_CLIENTS} clients"
+    yield Row("wan-wall", ours.wall_s, peer.wall_s, line, "s", goal=1.0)
     yield from patches.rows(work)
+
+
+def _origin_rows(work: Path, history: History, clients: int, ours: int) -> Iterator[Row]:
+    """The union first, which nobody can do with less than."""
+    name, union = f"origin-bytes-{clients}", history.union_bytes(clients)
+    note = f"heads and multipart frames counted; the union lies in {history.union_ranges(clients)} ranges"
+    yield Row(name, ours, union, "union of needed chunks and header", "B", goal=1.001, note=note)
+    yield Row(name, ours, asyncio.run(_direct(history, clients)), "direct", "B")
+    if clients != CLIENTS[0]:
+        return
+    proxies: dict[str, Proxy] = {
+        f"nginx {kind}": partial(nginx_proxy, work / f"nginx-{kind}", kind=kind) for kind in ("cache", "slice")
+    }
+    if not absent("squid", "squid"):
+        proxies["squid, whole objects, collapsed forwarding"] = squid_proxy
+    if not absent("varnishd", "varnish"):
+        proxies["varnish, which answers several ranges with 416"] = varnish_proxy
+    for peer_name, proxy in proxies.items():
+        yield Row(name, ours, asyncio.run(_through_proxy(proxy, history, clients)).origin_bytes, peer_name, "B")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,34 +94,6 @@ class _Cost:
     origin_bytes: int
     second_bytes: int
     wall_s: float
-
-
-def _make_history(work: Path, versions: int) -> History:
-    image = library_ext4(work / "image", CONTENT_BYTES, tool("mkfs.ext4"))
-    zck = work / "image.zck"
-    index = write_zchunk(image, zck, Disk())
-    content = zck.read_bytes()
-    builder = RepositoryBuilder(now=START)
-    pinned = {"zckHeader": {"sha256": digest_of(index.raw), "length": index.header_size}}
-    builder.add_target("image.zck", content, pinned)
-    builder.publish()
-    folder = work / "origin"
-    builder.write_to(folder)
-    dice, old, wanted = random.Random(7), bytearray(image.read_bytes()), []
-    for _ in range(versions):
-        for _ in range(EDITS_PER_VERSION):
-            at = dice.randrange(len(old) // CLUSTER_BYTES) * CLUSTER_BYTES
-            old[at : at + CLUSTER_BYTES] = dice.randbytes(CLUSTER_BYTES)
-        wanted.append(_lacking(work / "old", bytes(old), index))
-    path = f"targets/{digest_of(content)}.image.zck"
-    return History(folder, builder.root_bytes, path, content, index, tuple(wanted))
-
-
-def _lacking(file: Path, old: bytes, index: HeaderIndex) -> tuple[Range, ...]:
-    file.write_bytes(old)
-    with file.open("rb") as opened:
-        source = Source(index_image(file_reader(opened.fileno()), len(old)))
-    return plan_delta(index, source).ranges
 
 
 async def _through_relay(state: Path, history: History, clients: int, faults: Faults | None = None) -> _Cost:
@@ -147,11 +111,40 @@ async def _direct(history: History, clients: int) -> int:
         return origin.traffic.sent_bytes
 
 
-async def _through_nginx(work: Path, kind: str, history: History, clients: int, faults: Faults | None = None) -> _Cost:
+async def _through_proxy(proxy: Proxy, history: History, clients: int, faults: Faults | None = None) -> _Cost:
     async with UpstreamServer(history.folder, faults=faults) as origin:
-        with nginx_proxy(work, origin.url, kind) as address:
+        stack = proxy(origin.url)
+        address = await asyncio.to_thread(stack.__enter__)
+        try:
             wall_s = await _fetch_all(f"{address}/{history.path}", history, history.clients(clients))
-        return _Cost(origin.traffic.sent_bytes, 0, wall_s)
+            return _Cost(origin.traffic.sent_bytes, 0, wall_s)
+        finally:
+            await asyncio.to_thread(stack.__exit__, None, None, None)
+
+
+async def _cold(state: Path, history: History) -> Row:
+    """How long the first byte of a chunk takes that nobody has asked for before; the header is here."""
+    chunks = [chunk for chunk in history.index if chunk.length > 1000]
+    asked = [Range(chunk.start, chunk.length) for chunk in chunks[:: len(chunks) // COLD_CHUNKS]]
+    async with (
+        UpstreamServer(history.folder) as origin,
+        _relay(state, history, origin.url) as url,
+        aiohttp.ClientSession() as session,
+    ):
+        ours = [await _first_byte_s(session, url, span) for span in asked]
+        peer = [await _first_byte_s(session, f"{origin.url}/{history.path}", span) for span in asked]
+    relayed_ms, direct_ms = (1000 * median(each[1:]) for each in (ours, peer))  # the first one of ours gets the header too
+    more = f"{relayed_ms - direct_ms:.1f} ms more, of which {1000 * GATHER_S:g} ms to gather what others ask"
+    return Row("cold-first-byte-ms", relayed_ms, direct_ms, "direct", "ms", note=f"medians of {len(asked) - 1}; {more}")
+
+
+async def _first_byte_s(session: aiohttp.ClientSession, url: str, span: Range) -> float:
+    begun = time.perf_counter()
+    async with session.get(url, headers={"Range": f"bytes={span.start}-{span.end - 1}"}) as response:
+        await response.content.readany()
+        taken_s = time.perf_counter() - begun
+        await response.read()
+        return taken_s
 
 
 async def _fetch_all(url: str, history: History, wanted: Sequence[tuple[Range, ...]]) -> float:
@@ -172,6 +165,10 @@ async def _fetch(session: aiohttp.ClientSession, url: str, history: History, ran
         raise ValueError(f"{missing} bytes did not come")
 
 
+async def _always(_needed_bytes: int) -> bool:
+    return True
+
+
 @asynccontextmanager
 async def _relay(state: Path, history: History, origin: str) -> AsyncIterator[str]:
     """The gateway's content side over the origin; the URL of the image through it."""
@@ -189,7 +186,7 @@ async def _relay(state: Path, history: History, origin: str) -> AsyncIterator[st
         mirror = Mirror(repository, current, [upstream], store, hardware=(), inspect=lambda _file, _info: None, now=lambda: START)
         mirrors = Mirrors([mirror], {_NAME: 3600})
         await mirrors.refresh(_NAME)
-        relays = Relays(store.layout.sparse, disk, mirrors.sources_of, publish=store.publish, find=store.find)
+        relays = Relays(store.layout.sparse, disk, mirrors.sources_of, publish=store.publish, find=store.find, spare=_always)
         content = ContentServer(mirrors, store.find, relays, OpenFiles())
         runner = make_runner(content_application(content.routes()))
         await runner.setup()
