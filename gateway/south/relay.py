@@ -21,6 +21,7 @@ Rules:
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
@@ -50,6 +51,8 @@ GATHER_MOST = 20
 COMMIT_EVERY_BYTES = 1 << 20
 WRITE_BYTES = 256 << 10
 """A thread is worth its while from about here; a fetch holds this much and one chunk in memory."""
+WRITE_AFTER_S = 0.05
+"""On a slow line no chunk lies in memory for longer: who waits for it may go on, and who kills the gateway loses little."""
 PROVE_AT_ONCE = 64
 COPY_BYTES = 1 << 20
 """So much is copied from older files at a time: others get their turn in between."""
@@ -324,12 +327,15 @@ class RelayedFile:
     async def _receive(self, source: RangeSource, numbers: list[int]) -> None:
         """Take what one source sends; `ChunkError` or `ProtocolError` if that is not all of it."""
         assembly, besides = Assembly(self.sparse.index, numbers), self._besides(numbers)
+        loop, written_s = asyncio.get_running_loop(), -math.inf
         try:
             async with aclosing(source.read_ranges(assembly.spans, besides)) as pieces:
                 async for offset, piece in pieces:
                     assembly.feed(offset, piece)
-                    if assembly.ready_bytes >= WRITE_BYTES:
+                    late = assembly.ready_bytes and loop.time() - written_s >= WRITE_AFTER_S
+                    if late or assembly.ready_bytes >= WRITE_BYTES:
                         await self._keep_some(assembly.take())
+                        written_s = loop.time()
         finally:
             await self._own(self._keep(assembly.take()))
             if besides is not None:

@@ -17,6 +17,7 @@ from gateway.south import relay as module
 from gateway.south.origins import RangeSource
 from gateway.south.relay import CONCURRENT_REQUESTS, RANGES_PER_REQUEST, RelayedFile
 from gateway.south.sparse import SparseFile
+from tests.builders.hand_upstream import HandUpstream, Send
 from tests.builders.relayed import MemorySource, body_of, everything_else_ended, index_of, make_zck, open_descriptors, until
 from update.chunks.ranges import Range
 from update.durable import Disk, Kind, Operation
@@ -286,6 +287,18 @@ async def test_many_scattered_chunks_are_asked_in_bounded_requests(
     await relayed.ensure([Range(index[number].start, 1) for number in range(0, len(index), 2)], [upstream])
     assert len(upstream.requests) > 3
     assert all(len(request) <= 5 < RANGES_PER_REQUEST for request in upstream.requests)
+
+
+async def test_on_a_slow_line_who_waits_for_one_chunk_is_not_held_for_the_next_ones(zck: Path, relayed: RelayedFile) -> None:
+    upstream, first = HandUpstream("slow", zck.read_bytes(), []), relayed.sparse.index[0]
+    everything = asyncio.create_task(relayed.ensure([body_of(zck)], [upstream]))
+    await until(lambda: bool(upstream.open))
+    upstream.open[0].orders.put_nowait(Send(first.length))
+    async with asyncio.timeout(10):
+        await relayed.ensure([Range(first.start, first.length)], [upstream])
+    assert not everything.done()
+    upstream.be_honest()
+    await everything
 
 
 async def test_what_many_ask_for_in_one_moment_travels_as_one_request(
