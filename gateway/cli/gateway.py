@@ -14,7 +14,7 @@ import click
 from gateway.cli import output
 from gateway.cli.serve import serve as run_gateway
 from gateway.cli.show import as_json, emit
-from gateway.config import ControlSection, GatewaySection, SouthSection, load_config
+from gateway.config import ControlSection, GatewaySection, PrefetchMode, SouthSection, load_config
 from gateway.control import messages
 from gateway.control.client import ControlClient
 from gateway.setup import Wishes, set_up
@@ -96,14 +96,18 @@ def nodes(places: Places, *, as_json: bool) -> None:
 @click.argument("names", nargs=-1, metavar="[NODE]...")
 @click.option("--all", "everyone", is_flag=True, help="Every node of this site's own rollouts.")
 @click.option("--repository", default="", help="Where a version or path is in several.")
+@click.option("--prefetch", type=click.Choice([*PrefetchMode]), help="Of its images; else as the repository is configured.")
 @_reason
 @as_json
 @click.pass_obj
-def assign(places: Places, /, *, as_json: bool, everyone: bool, names: tuple[str, ...], **order: str) -> None:
+def assign(
+    places: Places, /, *, as_json: bool, everyone: bool, names: tuple[str, ...], prefetch: str | None, **order: str
+) -> None:
     """Order RELEASE (a version, or a bundle's path) for nodes; all of them take the order, or none."""
     if bool(names) == everyone:
         raise click.UsageError("name the nodes, or say --all")
-    request = messages.AssignRequest(nodes=None if everyone else names, **order)
+    mode = None if prefetch is None else PrefetchMode(prefetch)
+    request = messages.AssignRequest(nodes=None if everyone else names, prefetch=mode, **order)
     made = asyncio.run(places.client().assign(request))
     values = {"assignments": output.as_values(messages.ASSIGN_REPLY, made)}
     emit("fieldrelay.gateway.assign/1", values, [output.show_assignments(made)], as_json=as_json)

@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from gateway.config import PrefetchMode
 from gateway.edge import Refusal
 from gateway.fleet.catalogue import RepositoryState
 from gateway.fleet.issuing import Verdict
@@ -25,12 +26,16 @@ _Reason = Annotated[str, Field(max_length=2000)]
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_NO_OTHER_KEYS)
 class AssignRequest:
-    """Order `release` (path or version) for `nodes`; None: for every node."""
+    """Order `release` (path or version) for `nodes`; None: for every node.
+
+    `prefetch`: how its images are fetched beforehand; None: as the repository is configured.
+    """
 
     release: Annotated[str, Field(min_length=1, max_length=4096)]
     nodes: Annotated[tuple[_Name, ...], Field(min_length=1, max_length=10_000)] | None
     repository: _Name = ""
     reason: _Reason = ""
+    prefetch: PrefetchMode | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,12 +6,13 @@ what the kernel says, not what the caller says.
 """
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Protocol
 
 from aiohttp import web
 
+from gateway.config import PrefetchMode
 from gateway.control import messages
 from gateway.control.peer import Allowed, Peer, peer_of
 from gateway.edge import MAX_BODY_BYTES, answer, read_message, refuse_by_name
@@ -20,6 +21,7 @@ from gateway.fleet.issuing import Assignment
 from gateway.fleet.nodes import Order
 from gateway.fleet.tokens import NewToken
 from gateway.status import GatewayState, NodeState
+from update.digest import Digest
 from update.durable import Disk
 from update.errors import ConfigurationError
 
@@ -40,14 +42,19 @@ class _Tokens(Protocol):
     async def create(self, *, node: str, reason: str, valid_s: int) -> NewToken: ...
 
 
-class Control:
-    """The operator's commands."""
+class _Modes(Protocol):
+    async def choose(self, bundles: Collection[Digest], mode: PrefetchMode) -> None: ...
 
-    def __init__(self, status: _Status, assigner: _Assigner, tokens: _Tokens, repositories: Repositories) -> None:
+
+class Control:
+    """The operator's commands; `modes` keeps how images of single orders are fetched beforehand."""
+
+    def __init__(self, status: _Status, assigner: _Assigner, tokens: _Tokens, repositories: Repositories, modes: _Modes) -> None:
         self._status = status
         self._assigner = assigner
         self._tokens = tokens
         self._repositories = repositories
+        self._modes = modes
 
     def routes(self) -> list[web.RouteDef]:
         """Each command at its path."""
@@ -74,7 +81,10 @@ class Control:
             repository=wanted.repository,
             reason=wanted.reason,
         )
-        return answer(messages.ASSIGN_REPLY, tuple(_shown(each) for each in await self._assigner.assign(order)))
+        made = await self._assigner.assign(order)
+        if wanted.prefetch is not None:
+            await self._modes.choose({each.release.sha256 for each in made}, wanted.prefetch)
+        return answer(messages.ASSIGN_REPLY, tuple(map(_shown, made)))
 
     async def _make_token(self, request: web.Request) -> web.Response:
         wanted = await read_message(request, messages.TOKEN_REQUEST)

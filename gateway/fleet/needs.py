@@ -2,8 +2,9 @@
 
 Rules:
 
-1. What counts is what open actions want now, each as its repository's `prefetch` says: nothing, the union of what the nodes
-   lack, or all. A delta for a stock node may be any bundle that brings the same release (`catalogue.siblings`).
+1. What counts is what open actions want now, each as was chosen with the order, else as its repository's `prefetch` says:
+   nothing, the union of what the nodes lack, or all. A delta for a stock node may be any bundle that brings the same release
+   (`catalogue.siblings`).
 2. What a node lacks is judged as the node judges it: agents plan a delta (`update.chunks.plan`) and ask for each content once,
    stock clients ask for every chunk that they do not find (`variants.asked_by_stock`). Images are compared by their names.
 3. A node whose image is not known here, because it has not said what it runs, or its bundle is no longer listed, stored or
@@ -27,17 +28,19 @@ from gateway.database.engine import Database
 from gateway.database.queries.orders import open_orders
 from gateway.database.records import ClientKind, OpenOrder, Running
 from gateway.fleet.catalogue import Catalogue, siblings
+from gateway.fleet.chosen import chosen_modes
 from gateway.fleet.variants import asked_by_stock, running_bundles
 from update.bundle.deltas import Delta
 from update.chunks.plan import Source, merge, plan_delta
 from update.chunks.ranges import Range
 from update.chunks.zchunk import HeaderIndex
 from update.digest import Digest
-from update.errors import FieldrelayError, NotFoundError, UnsupportedError
+from update.errors import ConfigurationError, FieldrelayError, NotFoundError, UnsupportedError
 from update.trust.verified import TargetInfo
 
 _log = logging.getLogger(__name__)
 
+NOTHING: Final = PrefetchMode.ON_DEMAND
 PIECE_BYTES: Final = 2 << 20
 PIECE_RANGES: Final = 60
 AGAIN_S: Final = 60.0
@@ -79,7 +82,10 @@ class Needs:
 
 
 class Lookout:
-    """Sees what is needed now. `modes` are those of the repositories; `clock` gives seconds that never go back."""
+    """Sees what is needed now. `modes` are those that the repositories are configured with.
+
+    `provable` names the repositories whose bundles can be proved here; `clock` gives seconds that never go back.
+    """
 
     def __init__(
         self,
@@ -88,12 +94,14 @@ class Lookout:
         modes: Mapping[str, PrefetchMode],
         deltas_of: DeltasOf,
         *,
+        provable: Collection[str],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._catalogue = catalogue
-        self._modes = {name: mode for name, mode in modes.items() if mode is not PrefetchMode.ON_DEMAND}
-        self._deltas_of = deltas_of
+        self._modes = dict(modes)
+        self._read = deltas_of
+        self._provable = frozenset(provable)
         self._clock = clock
         self._seen: object = None
         self._seen_s = 0.0
@@ -101,16 +109,23 @@ class Lookout:
 
     async def look(self) -> Needs:
         """The same value as long as nothing has changed; what could not be read is tried again. Errors: `StoreError`."""
-        if not self._modes:
-            return self._needs
         async with self._database.reading() as transaction:
-            orders = await open_orders(transaction)
-        listed = {name: tuple(self._catalogue.targets(name)) for name in self._modes}
+            orders, chosen = await open_orders(transaction), await chosen_modes(transaction)
+        counted = [(order, chosen.get(order.sha256, self._modes.get(order.repository, NOTHING))) for order in orders]
+        names = {order.repository for order, mode in counted if mode is not NOTHING}
+        listed = {name: tuple(self._catalogue.targets(name)) for name in names.intersection(self._catalogue.repositories())}
         is_due = bool(self._needs.troubles) and self._clock() - self._seen_s >= AGAIN_S
-        if is_due or self._seen != (orders, listed):
-            self._needs = await asyncio.to_thread(needs, orders, listed, self._modes, self._deltas_of)
-            self._seen, self._seen_s = (orders, listed), self._clock()
+        if is_due or self._seen != (counted, listed):
+            self._needs = await asyncio.to_thread(needs, counted, listed, self._deltas_of)
+            self._seen, self._seen_s = (counted, listed), self._clock()
         return self._needs
+
+    def _deltas_of(self, bundle: TargetInfo) -> tuple[Delta, ...]:
+        if bundle.repository not in self._provable:
+            raise ConfigurationError(
+                f"which images {bundle.path} fetches is not known: repository {bundle.repository} names no cms_roots to prove it"
+            )
+        return self._read(bundle)
 
 
 @dataclass(slots=True)
@@ -126,36 +141,37 @@ class _Image:
     unknown: int = 0
 
 
-def needs(orders: Sequence[OpenOrder], listed: Listed, modes: Mapping[str, PrefetchMode], deltas_of: DeltasOf) -> Needs:
-    """What `orders` need. Reads bundles, so not on an event loop."""
-    counted = [order for order in orders if modes.get(order.repository, PrefetchMode.ON_DEMAND) is not PrefetchMode.ON_DEMAND]
+def needs(orders: Sequence[tuple[OpenOrder, PrefetchMode]], listed: Listed, deltas_of: DeltasOf) -> Needs:
+    """What `orders` need, each in its mode. Reads bundles, so not on an event loop."""
+    counted = [(order, mode) for order, mode in orders if mode is not NOTHING]
     images: dict[Digest, _Image] = {}
     troubles: list[tuple[TargetInfo, PrefetchMode, FieldrelayError]] = []
-    for bundle, same in _by_bundle(counted, listed):
-        mode = modes[bundle.repository]
+    for (bundle, mode), same in _by_bundle(counted, listed).items():
         try:
             for delta in deltas_of(bundle):
                 body = _body(delta, bundle, listed[bundle.repository])
                 image = images.setdefault(body.sha256, _Image(body, mode, delta.index.header))
                 image.bundles.update(order.sha256 for order in same)
-                _count(image, same, _reader(delta.image, bundle, listed[bundle.repository], deltas_of))
+                _count(image, same, mode, _reader(delta.image, bundle, listed[bundle.repository], deltas_of))
         except FieldrelayError as error:
             troubles.append((bundle, mode, error))
-    return Needs(frozenset(order.sha256 for order in counted), tuple(map(_need, images.values())), tuple(troubles))
+    return Needs(frozenset(order.sha256 for order, _ in counted), tuple(map(_need, images.values())), tuple(troubles))
 
 
-def _by_bundle(orders: Sequence[OpenOrder], listed: Listed) -> Iterator[tuple[TargetInfo, list[OpenOrder]]]:
+def _by_bundle(
+    orders: Iterable[tuple[OpenOrder, PrefetchMode]], listed: Listed
+) -> Mapping[tuple[TargetInfo, PrefetchMode], list[OpenOrder]]:
     """Every bundle that may be offered, with the orders that it may be offered for; the oldest order first."""
-    found: dict[TargetInfo, list[OpenOrder]] = {}
-    for order in orders:
+    found: dict[tuple[TargetInfo, PrefetchMode], list[OpenOrder]] = {}
+    for order, mode in orders:
         targets = listed.get(order.repository, ())
         wanted = next((info for info in targets if (info.path, info.sha256) == (order.path, order.sha256)), None)
         if wanted is None:
             _log.debug("prefetch: %s of %s is ordered and not listed", order.path, order.repository)
             continue
         for bundle in siblings(wanted, targets) if order.kind is ClientKind.SWUPDATE else (wanted,):
-            found.setdefault(bundle, []).append(order)
-    yield from found.items()
+            found.setdefault((bundle, mode), []).append(order)
+    return found
 
 
 def _body(delta: Delta, bundle: TargetInfo, listed: Iterable[TargetInfo]) -> TargetInfo:
@@ -167,9 +183,12 @@ def _body(delta: Delta, bundle: TargetInfo, listed: Iterable[TargetInfo]) -> Tar
     raise NotFoundError(f"{bundle.path} fetches the image {delta.image} by chunks, and {bundle.repository} lists no .zck of it")
 
 
-def _count(image: _Image, orders: Sequence[OpenOrder], installed: Callable[[Running], HeaderIndex | None]) -> None:
+def _count(
+    image: _Image, orders: Sequence[OpenOrder], mode: PrefetchMode, installed: Callable[[Running], HeaderIndex | None]
+) -> None:
     """Add what the nodes of `orders` lack of one image."""
-    if image.mode is PrefetchMode.FULL:
+    if mode is PrefetchMode.FULL:
+        image.mode = mode
         image.wanted.update(range(len(image.index)))
         image.nodes += sum(order.nodes for order in orders)
         return

@@ -82,7 +82,8 @@ def make_prefetch(
     database.watch(changed.set)
     mirrors.watch(changed.set)
     modes = {section.name: section.prefetch for section in config.repository}
-    lookout = Lookout(database, mirrors, modes, partial(proofs.deltas_of, store))
+    provable = [section.name for section in config.repository if section.cms_roots]
+    lookout = Lookout(database, mirrors, modes, partial(proofs.deltas_of, store), provable=provable)
     return Prefetch(lookout.look, chunks, store, changed)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientSession, UnixConnector, web
 
+from gateway.config import PrefetchMode
 from gateway.control import messages
 from gateway.control.client import ControlClient
 from gateway.control.peer import Allowed, Peer, credentials
@@ -17,6 +18,7 @@ from gateway.control.server import Control, allowed_peers, control_application, 
 from gateway.database.engine import Database
 from gateway.database.queries import actions
 from gateway.edge import MAX_BODY_BYTES
+from gateway.fleet.chosen import ChosenModes, chosen_modes
 from gateway.fleet.issuing import Verdict
 from gateway.fleet.judgement import Told
 from gateway.fleet.nodes import Assigner
@@ -58,7 +60,7 @@ def folder() -> Iterator[Path]:
 @pytest.fixture
 def control(database: Database, shelf: Shelf, clock: Clock) -> Control:
     status = Status(database, shelf, FixedSize(), now=clock, name="gw", version="0.1", polling_interval_s=10)
-    return Control(status, Assigner(database, shelf, clock), Tokens(database, clock), shelf)
+    return Control(status, Assigner(database, shelf, clock), Tokens(database, clock), shelf, ChosenModes(database))
 
 
 async def serve(application: web.Application, socket: Path, allowed: Allowed) -> web.AppRunner:
@@ -94,6 +96,17 @@ async def test_status_shows_what_runs_and_what_is_wanted(client: ControlClient, 
     assert (first.wanted.version, first.wanted.state, first.wanted.reason, first.wanted.outcome) == ("1.2", "open", "try it", "")
     assert second.wanted is None
     assert await client.nodes() == state.nodes
+
+
+async def test_an_order_may_say_how_its_images_are_fetched_beforehand(
+    client: ControlClient, database: Database, clock: Clock, shelf: Shelf
+) -> None:
+    await register(database, clock, "n1")
+    wanted = next(info.sha256 for info in shelf.targets("plant") if info.custom.version == "1.2")
+    for said, kept in ((None, {}), (PrefetchMode.FULL, {wanted: PrefetchMode.FULL}), (None, {wanted: PrefetchMode.FULL})):
+        await client.assign(messages.AssignRequest(release="1.2", nodes=("n1",), prefetch=said))
+        async with database.reading() as transaction:
+            assert await chosen_modes(transaction) == kept
 
 
 async def test_the_last_figures_of_the_node_stand_beside_what_is_wanted(
@@ -186,7 +199,7 @@ async def test_what_is_no_command_is_refused_by_name(client: ControlClient, fold
 
 async def test_a_defect_is_told_without_its_story(database: Database, shelf: Shelf, clock: Clock, folder: Path) -> None:
     status = Status(database, shelf, FixedSize(), now=clock, name="gw", version="0.1", polling_interval_s=10)
-    broken = Control(status, Assigner(database, shelf, clock), Tokens(database, clock), None)  # type: ignore[arg-type]  # the defect
+    broken = Control(status, Assigner(database, shelf, clock), Tokens(database, clock), None, ChosenModes(database))  # type: ignore[arg-type]  # the defect
     allowed = allowed_peers((), ())
     runner = await serve(control_application(broken, allowed), folder / "s", allowed)
     answered, answer = await raw(folder / "s", "POST", "/v1/repositories/plant/refresh")

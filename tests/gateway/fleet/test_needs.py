@@ -10,6 +10,7 @@ from gateway.config import PrefetchMode
 from gateway.database.engine import Database
 from gateway.database.records import ClientKind, OpenOrder, Running
 from gateway.fleet import needs as module
+from gateway.fleet.chosen import ChosenModes, chosen_modes
 from gateway.fleet.needs import Lookout, Need, bytes_of, needs
 from gateway.fleet.nodes import Assigner, Order
 from gateway.fleet.variants import asked_by_stock
@@ -69,7 +70,7 @@ class Vendor:
         return OpenOrder("plant", info.path, info.sha256, kind, Running(running, sha256), nodes)
 
     def needs(self, *orders: OpenOrder, mode: PrefetchMode = PrefetchMode.UNION) -> module.Needs:
-        return needs(orders, self.shelf.content, {"plant": mode}, self.deltas_of)
+        return needs([(order, mode) for order in orders], self.shelf.content, self.deltas_of)
 
 
 @pytest.fixture
@@ -138,7 +139,6 @@ def test_on_demand_needs_nothing(vendor: Vendor) -> None:
     found = vendor.needs(vendor.order(running="1.0"), mode=PrefetchMode.ON_DEMAND)
     assert found == module.Needs()
     assert vendor.read == []
-    assert needs([vendor.order(running="1.0")], {}, {"other": PrefetchMode.FULL}, vendor.deltas_of) == module.Needs()
 
 
 def test_each_ordered_release_is_counted_by_its_own_nodes(vendor: Vendor) -> None:
@@ -178,11 +178,11 @@ def test_a_stock_node_may_be_offered_a_delta_that_brings_the_same_release(vendor
         return () if info == whole else vendor_deltas(info)
 
     stock = OpenOrder("plant", whole.path, whole.sha256, ClientKind.SWUPDATE, vendor.order(running="1.1").running, 1)
-    (need,) = needs([stock], vendor.shelf.content, {"plant": PrefetchMode.UNION}, deltas_of).images
+    (need,) = needs([(stock, PrefetchMode.UNION)], vendor.shelf.content, deltas_of).images
     assert need.target == vendor.images["1.2"]
     assert need.bundles == {whole.sha256}, "the order is for the whole one"
     agent = replace(stock, kind=ClientKind.AGENT)
-    assert needs([agent], vendor.shelf.content, {"plant": PrefetchMode.UNION}, deltas_of).images == ()
+    assert needs([(agent, PrefetchMode.UNION)], vendor.shelf.content, deltas_of).images == ()
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def _merged(piece: tuple[Range, ...]) -> Iterator[Range]:
 async def test_a_lookout_reads_bundles_only_when_something_has_changed(vendor: Vendor, database: Database, clock: Clock) -> None:
     now = [0.0]
     modes = {"plant": PrefetchMode.UNION}
-    lookout = Lookout(database, vendor.shelf, modes, vendor.deltas_of, clock=lambda: now[0])
+    lookout = Lookout(database, vendor.shelf, modes, vendor.deltas_of, provable=["plant"], clock=lambda: now[0])
     running = Running("1.0", vendor.bundles["1.0"].sha256)
     await register(database, clock, "n1", "n2", running=running)
     nothing = await lookout.look()
@@ -241,7 +241,43 @@ async def test_a_lookout_reads_bundles_only_when_something_has_changed(vendor: V
     assert [need.nodes for need in (await lookout.look()).images] == [2]
 
 
-async def test_without_any_repository_that_prefetches_the_database_is_left_alone(vendor: Vendor, database: Database) -> None:
-    lookout = Lookout(database, vendor.shelf, {"plant": PrefetchMode.ON_DEMAND}, vendor.deltas_of)
-    await database.close()
-    assert await lookout.look() == module.Needs()
+async def test_what_was_chosen_with_an_order_counts_before_what_is_configured(
+    vendor: Vendor, database: Database, clock: Clock
+) -> None:
+    lookout = Lookout(database, vendor.shelf, {"plant": PrefetchMode.ON_DEMAND}, vendor.deltas_of, provable=["plant"])
+    await register(database, clock, "n1", "n2", running=Running("1.0", vendor.bundles["1.0"].sha256))
+    assigner, modes = Assigner(database, vendor.shelf, clock), ChosenModes(database)
+    await assigner.assign(Order("1.2", ("n1",), "test"))
+    await assigner.assign(Order("1.1", ("n2",), "test"))
+    assert (await lookout.look()).images == ()
+    await modes.choose([vendor.bundles["1.2"].sha256], PrefetchMode.FULL)
+    assert [(need.target, need.mode) for need in (await lookout.look()).images] == [(vendor.images["1.2"], PrefetchMode.FULL)]
+    await modes.choose([vendor.bundles["1.1"].sha256, digest_of(b"never ordered")], PrefetchMode.UNION)
+    assert {need.mode for need in (await lookout.look()).images} == {PrefetchMode.FULL, PrefetchMode.UNION}
+    await modes.choose([vendor.bundles["1.2"].sha256], PrefetchMode.ON_DEMAND)
+    assert [need.target for need in (await lookout.look()).images] == [vendor.images["1.1"]]
+    await assigner.assign(Order("1.2", ("n2",), "test"))
+    await modes.choose([], PrefetchMode.FULL)
+    async with database.reading() as transaction:
+        assert await chosen_modes(transaction) == {vendor.bundles["1.2"].sha256: PrefetchMode.ON_DEMAND}, "the other has ended"
+
+
+async def test_an_order_of_a_repository_that_cannot_prove_its_bundles_is_told_so(
+    vendor: Vendor, database: Database, clock: Clock
+) -> None:
+    lookout = Lookout(database, vendor.shelf, {}, vendor.deltas_of, provable=())
+    await register(database, clock, "n1")
+    await Assigner(database, vendor.shelf, clock).assign(Order("1.2", ("n1",), "test"))
+    await ChosenModes(database).choose([vendor.bundles["1.2"].sha256], PrefetchMode.FULL)
+    ((bundle_info, mode, error),) = (await lookout.look()).troubles
+    assert (bundle_info, mode, error.code) == (vendor.bundles["1.2"], PrefetchMode.FULL, "usage.configuration")
+    assert "cms_roots" in str(error)
+
+
+def test_of_one_image_in_two_modes_all_is_fetched(vendor: Vendor) -> None:
+    union = (vendor.order(running="1.1"), PrefetchMode.UNION)
+    full = (vendor.order(running="1.0", nodes=2), PrefetchMode.FULL)
+    for orders in ([union, full], [full, union]):
+        (need,) = needs(orders, vendor.shelf.content, vendor.deltas_of).images
+        assert (need.mode, need.nodes) == (PrefetchMode.FULL, 3)
+        assert need.wanted_bytes == vendor.index("1.2").total_length - vendor.index("1.2").header_size
