@@ -96,7 +96,11 @@ def nodes(places: Places, *, as_json: bool) -> None:
 @click.argument("names", nargs=-1, metavar="[NODE]...")
 @click.option("--all", "everyone", is_flag=True, help="Every node of this site's own rollouts.")
 @click.option("--repository", default="", help="Where a version or path is in several.")
-@click.option("--prefetch", type=click.Choice([*PrefetchMode]), help="Of its images; else as the repository is configured.")
+@click.option(
+    "--prefetch",
+    type=click.Choice([mode.value for mode in PrefetchMode]),
+    help="Of its images; else as the repository is configured.",
+)
 @_reason
 @as_json
 @click.pass_obj
