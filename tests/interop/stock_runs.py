@@ -2,7 +2,8 @@
 
 A run is one process, without a repetition. It counts once the client has requested its last range: from there on the gateway
 can spoil nothing but by wrong bytes. The client's own silent exits (no success, no error line; known of 2022.12) are listed
-with what went over the wire.
+with what went over the wire: nearly all of their logs end with "[endupdate] : SWUpdate was successful !" of the main process
+while the installer is still in the middle of a download, so they are the more, the longer a run takes.
 """
 
 import json
@@ -39,6 +40,7 @@ class End(StrEnum):
     SUCCESS = "success"
     REFUSED = "refused"
     SILENT = "silent"
+    BEFORE = "before"  # an error before it asked for anything: over its own temporary files, and not ours
 
 
 class Slot(StrEnum):
@@ -120,7 +122,7 @@ class Fleet:
         asked = tuple((target, ranges or ()) for target, ranges in site.asked)
         reached = any(ranges and ranges[-1].end == _last_needed(vendor).end for _, ranges in asked)
         slot = _slot((slots / "b").read_bytes(), vendor.new)
-        return Run(lot, _end(verdict), slot, reached, asked, tuple(site.statuses), verdict.log)
+        return Run(lot, _end(verdict, asked=bool(asked)), slot, reached, asked, tuple(site.statuses), verdict.log)
 
 
 class Table:
@@ -141,7 +143,7 @@ class Table:
             asdict(run.lot) | {"counted": run.counted, "wire": run.wire(), "log": run.log.splitlines()[-_LOG_LINES:]}
             for runs in self._runs.values()
             for run in runs
-            if run.end is End.SILENT
+            if run.end in {End.SILENT, End.BEFORE}
         ]
         place.parent.mkdir(parents=True, exist_ok=True)
         place.with_suffix(".json").write_text(json.dumps({"rows": rows, "silent_exits": silent}, indent=1) + "\n")
@@ -155,6 +157,7 @@ def _counts(runs: list[Run]) -> dict[str, int]:
         "succeeded": sum(run.end is End.SUCCESS and run.slot is Slot.NEW for run in runs),
         "refused": sum(run.end is End.REFUSED for run in runs),
         "silent_exits": sum(run.end is End.SILENT for run in runs),
+        "before_asking": sum(run.end is End.BEFORE for run in runs),
         "wrong_content": sum(run.slot is Slot.WRONG for run in runs),
     }
 
@@ -165,9 +168,11 @@ def _text(rows: list[dict[str, object]]) -> list[str]:
     return ["  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
-def _end(verdict: Verdict) -> End:
+def _end(verdict: Verdict, *, asked: bool) -> End:
     if verdict.undecided:
         return End.SILENT
+    if verdict.refused and not asked:
+        return End.BEFORE
     return End.SUCCESS if verdict.succeeded else End.REFUSED
 
 
