@@ -361,6 +361,33 @@ async def test_it_waits_for_others_longer_while_the_line_is_busy_and_never_for_e
     await relayed.close()
 
 
+async def test_a_line_is_idle_while_the_last_chunks_are_made_durable(zck: Path, tmp_path: Path, upstream: MemorySource) -> None:
+    """Who asks for one thing after the other would wait each time for others who might ask."""
+    syncing, go_on = threading.Event(), threading.Event()
+
+    def slow(operation: Operation) -> None:
+        if operation.kind is Kind.SYNC:
+            syncing.set()
+            assert go_on.wait(20)
+
+    relayed = RelayedFile(SparseFile.open(Disk(slow), tmp_path / "x.zck", index_of(zck)), gather_s=100.0)
+    index, loop = relayed.sparse.index, asyncio.get_running_loop()
+    first = asyncio.create_task(relayed.ensure([Range(index[1].start, 1)], [upstream]))
+    await until(lambda: relayed._gathering is not None)
+    relayed._send_out()
+    await first
+    await asyncio.to_thread(syncing.wait, 20)
+    assert relayed.busy
+    second = asyncio.create_task(relayed.ensure([Range(index[4].start, 1)], [upstream]))
+    await until(lambda: relayed._gathering is not None)
+    assert relayed._gathering is not None
+    assert relayed._gathering.when() - loop.time() <= 100
+    go_on.set()
+    relayed._send_out()
+    await second
+    await relayed.close()
+
+
 async def test_a_relay_that_is_closed_tells_those_who_still_wait_for_their_turn(
     zck: Path, open_relay: Opener, upstream: MemorySource
 ) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -235,6 +236,22 @@ async def test_behind_a_lying_upstream_the_next_one_is_enough(
 ) -> None:
     sources = await lan.sources(faults, folder=True) if folder else await lan.sources(faults, Faults())
     assert await relayed(lan, tmp_path, sources, zck) == zck.read_bytes()
+
+
+async def test_an_upstream_that_lacks_the_file_is_told_apart_from_one_that_fails(
+    lan: Lan, tmp_path: Path, zck: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Failover is on error and not on 404: it keeps its place, and is asked once however many ask."""
+    lacking, having = await lan.sources(Faults(status=HTTPStatus.NOT_FOUND), Faults())
+    file = RelayedFile(SparseFile.open(Disk(), tmp_path / "x.zck", index_of(zck)))
+    try:
+        for chunk in list(index_of(zck).header)[:10]:
+            await file.ensure([Range(chunk.start, 1)], [lacking, having])
+    finally:
+        await file.close()
+    assert lan.servers[0].traffic.requests == 1
+    assert lacking.preference.order()[0] is lacking.upstream
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 async def test_any_clients_over_any_upstreams_get_right_bytes_or_a_named_refusal(lan: Lan, tmp_path: Path, zck: Path) -> None:
