@@ -26,6 +26,7 @@ OPENED: Final = ("java.lang", "java.lang.reflect", "java.text", "java.util")
 
 _FOLDER = BUILT / "hawkbit"
 _JARS, _CLASSES, _MARK = _FOLDER / "lib", _FOLDER / "classes", _FOLDER / "installed"
+_REPOSITORY = BUILT / "maven"
 _LOCK = Path(__file__).with_name("hawkbit.lock")
 _START = Path(__file__).with_name("HawkbitStart.java")
 _COPIER = ("org.apache.maven.plugins", "maven-dependency-plugin", "2.10")  # newer ones also fetch the POM of every part
@@ -77,6 +78,7 @@ def install(say: Say) -> None:
     command: list[str | Path] = [compiler, "--release", "8", "-Xlint:-options", "-cp", class_path(), "-d", _CLASSES, _START]
     run(command, folder=_FOLDER, patience_s=_PATIENCE_S)
     _MARK.write_text(_inputs())
+    shutil.rmtree(_REPOSITORY)  # the parts are copied
 
 
 def _fetch(maven: str) -> None:
@@ -86,7 +88,7 @@ def _fetch(maven: str) -> None:
     _JARS.mkdir(parents=True, exist_ok=True)
     project = _FOLDER / "pom.xml"
     project.write_text(_project())
-    repository = f"-Dmaven.repo.local={BUILT / 'maven'}"
+    repository = f"-Dmaven.repo.local={_REPOSITORY}"
     run(
         [maven, "-B", "-q", "-ntp", "-f", str(project), repository, f"{':'.join(_COPIER)}:copy"],
         folder=_FOLDER,

@@ -65,7 +65,7 @@ def install(say: Say) -> None:
     program("gcc", "gcc")
     say(f"wfx {WFX.version}: its module through the Go module proxy")
     source = _download(compiler, WFX)
-    say(f"wfx {WFX.version}: what it needs (180 MB), and the build")
+    say(f"wfx {WFX.version}: what it needs (100 MB), and the build")
     PROGRAM.parent.mkdir(parents=True, exist_ok=True)
     command = [compiler, "build", "-mod=readonly", "-trimpath", "-tags", _TAGS, "-o", str(PROGRAM), "./cmd/wfx"]
     run(command, folder=source, patience_s=_PATIENCE_S, environment=_ENVIRONMENT)
@@ -74,6 +74,7 @@ def install(say: Say) -> None:
     for file in (source / "workflow" / "dau").glob("*.yml"):
         (WORKFLOWS / file.name).write_bytes(file.read_bytes())
     _MARK.write_text(_inputs())
+    shutil.rmtree(_GO)  # 400 MB and more that nothing needs again
 
 
 def _go(say: Say) -> str:
