@@ -126,21 +126,28 @@ class HawkbitClient:
         return (await self._get(ConfirmationAction, controller, path, ddi.MAX_DEPLOYMENT_BYTES)).confirmation
 
     async def feedback(self, controller: str, action: str, feedback: ddi.Feedback, *, cancel: bool = False) -> None:
-        """Tell how far an action is, or answer its cancellation."""
+        """Tell how far an action is, or answer its cancellation. Older servers find no action without its `id`."""
         resource = "cancelAction" if cancel else "deploymentBase"
-        await self._send("POST", controller, f"{resource}/{action}/feedback", feedback)
+        named = feedback.model_copy(update={"id": action})
+        await self._send("POST", controller, f"{resource}/{action}/feedback", named)
 
     async def confirm(self, controller: str, action: str, answer: ConfirmationFeedback) -> None:
         """Agree to an action, or not."""
         await self._send("POST", controller, f"confirmationBase/{action}/feedback", answer)
 
-    async def is_open(self, controller: str, action: str, *, cancel: bool = False) -> bool:
-        """Whether the server still waits for the end of an action, or of its cancellation."""
+    async def is_open(self, controller: str, action: str) -> bool:
+        """Whether the server still waits for the end of an action, or of its cancellation.
+
+        The root alone tells it of every release: older ones show closed actions at `deploymentBase` as well. What stands
+        behind another action in the root is asked for by its number.
+        """
+        standing = await self.root(controller)
+        if action in {standing.deployment, standing.cancellation, standing.confirmation}:
+            return True
+        if standing.idle:
+            return False
         try:
-            if cancel:
-                await self._get(ddi.CancelAction, controller, f"cancelAction/{action}", ddi.MAX_ROOT_BYTES)
-            else:
-                await self.deployment(controller, action)
+            await self.deployment(controller, action)
         except NotFoundError:
             return False
         return True

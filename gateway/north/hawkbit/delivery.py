@@ -105,8 +105,7 @@ class Delivery:
 
     async def _tell(self, message: Outgoing, controller: str) -> str:
         """Send it; words where it did not go as it was meant."""
-        cancel = message.matter is Matter.CANCEL_FEEDBACK
-        if message.final and message.attempts and not await self._client.is_open(controller, message.source, cancel=cancel):
+        if message.final and message.attempts and not await self._client.is_open(controller, message.source):
             return "it had arrived before"
         match message.matter:
             case Matter.FEEDBACK:
