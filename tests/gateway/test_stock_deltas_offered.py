@@ -173,6 +173,9 @@ async def test_a_stock_node_gets_the_delta_while_its_chunks_can_be_had(short: Pa
         await site.operator.refresh("plant")
         assert await offered(node) == "delta-2.swu"
         assert await site.ask_plainly(URL, "0-") == (206, zck.read_bytes())
+        async with asyncio.timeout(100):
+            while list((short / "state").rglob("sparse/*.zck")):  # noqa: ASYNC110 - until it is in the store; nobody tells
+                await asyncio.sleep(0.02)
         (short / "upstream").rename(short / "away")
         await site.operator.refresh("plant")
         assert await offered(node) == "delta-2.swu", "every chunk is here"
