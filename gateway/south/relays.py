@@ -35,6 +35,7 @@ from update.errors import (
     NoSpaceError,
     SlowError,
     StoreError,
+    TrustError,
 )
 from update.trust.verified import (
     TargetInfo,
@@ -63,6 +64,10 @@ Grow = Callable[[TargetInfo, int], Awaitable[None]]
 
 async def _always(_info: TargetInfo, _needed_bytes: int) -> None:
     """There is room."""
+
+
+async def _at_once(_read_bytes: int) -> None:
+    """Read on."""
 
 
 class Relays:
@@ -348,8 +353,9 @@ class Relays:
             await asyncio.to_thread(self._publish, verified)
         except FieldrelayError as error:  # it stays a sparse file, which serves as well; the next start tries again
             _log.error("relay: %s is complete but was not published: %s (%s)", info.path, error, error.code)
-            self._unpublished.add(info.sha256)
-            return
+            if not isinstance(error, TrustError) or not await relayed.recheck(_at_once):
+                self._unpublished.add(info.sha256)
+            return  # what has rotted since it came is missing again: whoever needs it fetches it, and comes here again
         _log.info("relay: %s of %s is complete", info.path, info.repository)
         del self._files[info.sha256]
         await relayed.close()

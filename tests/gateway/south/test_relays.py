@@ -286,17 +286,19 @@ def refuse_removal_of_bitmap(operation: Operation) -> None:
         raise StoreError("read-only")
 
 
+@pytest.mark.parametrize("restarted", [True, False])
 async def test_what_rotted_before_it_was_complete_is_fetched_again_and_then_published(
-    make: MakeSite, upstream: MemorySource, info: TargetInfo, content: bytes, zck: Path
+    make: MakeSite, upstream: MemorySource, info: TargetInfo, content: bytes, zck: Path, *, restarted: bool
 ) -> None:
     site = make(upstream)
     first, *rest = index_of(zck).header
     await site.read(info, Range(rest[0].start, len(content) - rest[0].start))
-    await site.relays.close()
+    if restarted:
+        await site.relays.close()
     with (site.store.layout.sparse / f"{info.sha256}.zck").open("r+b") as file:
         file.seek(rest[5].start)
         file.write(b"rot")
-    site = make(upstream)
+    site = make(upstream) if restarted else site
     assert await site.read(info, Range(first.start, first.length)) == content[first.start :][: first.length]
     await everything_else_ended()
     assert site.store.find(info) is None, "complete by its bitmap, but not in truth"
