@@ -23,7 +23,7 @@ from gateway.cli.show import as_json, emit
 from update.bundle.description import Description, parse
 from update.bundle.rauc_layout import is_rauc_bundle
 from update.bundle.reader import read_front
-from update.digest import digest_of
+from update.digest import digest_of, parse_digest
 from update.durable import Disk
 from update.errors import UsageError
 from update.publish.images import zck_header
@@ -88,6 +88,7 @@ def init(*, folder: Path, holders: Sequence[str], thresholds: Sequence[str], as_
     "--class", "update_class", type=click.Choice([*map(str, UpdateClass)]), default=str(UpdateClass.FUNCTION), show_default=True
 )
 @click.option("--delta-of", default="", metavar="PATH", help="Target that brings the same release whole, for where chunks lack.")
+@click.option("--delta-from", default="", metavar="SHA256", help="The bundle that brought what an rdiff leads from.")
 @click.option("--below", default="", metavar="PATH", help="Folder of the target's name, such as vendor/press.")
 @as_json
 def add(
@@ -100,6 +101,7 @@ def add(
     security_counter: int,
     update_class: str,
     delta_of: str,
+    delta_from: str,
     below: str,
     as_json: bool,
 ) -> None:
@@ -111,7 +113,10 @@ def add(
         security_counter=security_counter,
         update_class=UpdateClass(update_class),
         delta_of=check_target_path(delta_of) if delta_of else "",
+        delta_from=parse_digest(delta_from) if delta_from else None,
     )
+    if delta_from and not delta_of:
+        raise UsageError("--delta-from needs --delta-of: other devices must find the whole release")
     repository = _repository(folder)
     added: list[TargetInfo] = []
     for file, custom in _with_deltas(files, given):
@@ -209,7 +214,10 @@ def _with_deltas(files: Iterable[Path], given: TargetCustom) -> Iterable[tuple[P
             yield file, rauc_target(file, given)
             continue
         if file.suffix != ".swu":
-            yield file, replace(given, zck_header=_pinned_header(file), delta_of="") if file.suffix == ".zck" else given
+            yield (
+                file,
+                replace(given, zck_header=_pinned_header(file), delta_of="", delta_from=None) if file.suffix == ".zck" else given,
+            )
             continue
         description = parse(read_front(file).description)
         custom = replace(
@@ -220,7 +228,7 @@ def _with_deltas(files: Iterable[Path], given: TargetCustom) -> Iterable[tuple[P
             beside = file.with_name(name)
             if not beside.is_file():
                 raise UsageError(f"{file.name} fetches from {name}, which is not beside it: build it again, or copy it there")
-            yield beside, replace(custom, zck_header=_pinned_header(beside), delta_of="")
+            yield beside, replace(custom, zck_header=_pinned_header(beside), delta_of="", delta_from=None)
 
 
 def _hardware_ids(description: Description) -> Iterable[str]:

@@ -12,7 +12,10 @@ swupdate 2022.12). So whoever offers it a bundle asks here first. Rules:
    relay holds the request, and refuses it before the first byte if it must.
 5. Of the deltas that can be completed the one that asks for least is offered, else the whole bundle, if it is stored; else
    nothing now, and the node hears of its action when that has changed.
-6. What was ordered is offered as it is if metadata no longer lists it: nothing is known of it then.
+6. A bundle that leads from another one (`deltaFrom`: SWUpdate's `rdiff_image`) reports success on any other base and leaves
+   garbage (measured with 2022.12). It is offered only to a node whose running bundle is known by its digest, never by its
+   version, and is of the release that the signed metadata names. It asks for nothing, so it costs what it weighs.
+7. What was ordered is offered as it is if metadata no longer lists it: nothing is known of it then.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -92,9 +95,25 @@ def together(parts: Sequence[Outlook]) -> Outlook:
 
 
 def pick(outlooks: Mapping[TargetInfo, Outlook]) -> TargetInfo | None:
-    """The bundle to offer (rule 5)."""
-    good = [(each.whole, each.asked_bytes, info.path, info) for info, each in outlooks.items() if each.complete]
+    """The bundle to offer (rules 5 and 6)."""
+    good = [(*_cost(info, each), info.path, info) for info, each in outlooks.items() if each.complete]
     return min(good, key=lambda each: each[:3])[3] if good else None
+
+
+def _cost(info: TargetInfo, outlook: Outlook) -> tuple[bool, int]:
+    """Whole bundles last; among the others, the bytes that they take."""
+    if info.custom.delta_from is not None:
+        return False, info.length
+    return outlook.whole, outlook.asked_bytes
+
+
+def fits(bundle: TargetInfo, running: Running, listed: Sequence[TargetInfo]) -> bool:
+    """Whether a node that runs `running` has what `bundle` leads from (rule 6)."""
+    base = bundle.custom.delta_from
+    if base is None or not running.sha256:
+        return base is None
+    same = {each.sha256 for info in listed if info.sha256 == running.sha256 for each in siblings(info, listed)}
+    return base in {running.sha256, *same}
 
 
 class Variants:
@@ -114,7 +133,8 @@ class Variants:
         if target is None:
             return wanted
         installed = running_bundles(node.running, target, listed)
-        outlooks = {info: await self._prospects.outlook(info, installed) for info in siblings(target, listed)}
+        possible = [info for info in siblings(target, listed) if fits(info, node.running, listed)]
+        outlooks = {info: await self._prospects.outlook(info, installed) for info in possible}
         chosen = pick(outlooks)
         if chosen is None:
             return None

@@ -24,6 +24,7 @@ from update.bundle.reader import open_member, open_payload, verify_bundle
 from update.durable import Disk
 from update.identity import Hardware
 from update.publish.bundles import build_bundle
+from update.publish.rdiffs import write_rdiff
 from update.publish.spec import load_spec
 from update.trust.signers import FileSigner
 from update.version import compare_versions
@@ -360,3 +361,16 @@ def test_a_script_that_fails_fails_the_update_before_the_switch(device: Device) 
     variables = environment.variables()
     assert variables["slot"] == "a"
     assert variables["ustate"] in {"0", "7", "3"}
+
+
+@pytest.mark.parametrize("attributes", [{}, {"installed-directly": True}])
+def test_an_rdiff_of_ours_is_installed(device: Device, attributes: dict[str, object]) -> None:
+    old, new, packed = device.folder / "old.img", device.folder / "new.img", device.folder / "packed"
+    old.write_bytes(DATA)
+    new.write_bytes(DATA[:20_000] + b"inserted" + DATA[20_000:])
+    write_rdiff(old, new, packed)
+    entry = image("x.rdiff.zst", packed.read_bytes(), device=str(device.slot), type="rdiff_image", compressed="zstd")
+    described = describe(images=[entry | {"properties": {"rdiffbase": str(old)}} | attributes])
+    assert len(packed.read_bytes()) < 5000
+    assert device.peer.install(signed(device.folder, described, {"x.rdiff.zst": packed.read_bytes()})).succeeded
+    assert device.slot.read_bytes() == new.read_bytes()  # a file is cut, a block device would not be

@@ -41,6 +41,7 @@ class Handler(StrEnum):
 
     RAW = "raw"
     DELTA = "delta"
+    RDIFF = "rdiff_image"
     SHELLSCRIPT = "shellscript"
 
 
@@ -82,6 +83,8 @@ class Entry:
     installed_directly: bool = False
     properties: Properties = field(default_factory=lambda: MappingProxyType({}))
     delta: DeltaOrder | None = None
+    base: str = ""
+    """The device whose content an rdiff leads from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +125,9 @@ class EntryReader:
         self._syntax = syntax
 
     def image(self) -> Entry:
-        """The group as an image: raw or delta, always with the device that it is written to."""
+        """The group as an image: raw, delta or rdiff, always with the device that it is written to."""
         self._refuse_unknown(_IMAGE_KEYS)
-        handler = self._handler(Handler.RAW if "device" in self._group else None, {Handler.RAW, Handler.DELTA})
+        handler = self._handler(Handler.RAW if "device" in self._group else None, {Handler.RAW, Handler.DELTA, Handler.RDIFF})
         properties = self._properties()
         entry = Entry(
             filename=self.filename(),
@@ -140,6 +143,7 @@ class EntryReader:
             installed_directly=self._flag("installed-directly"),
             properties=properties,
             delta=self._delta(properties) if handler is Handler.DELTA else None,
+            base=self._base(properties) if handler is Handler.RDIFF else "",
         )
         self._check_image(entry)
         return entry
@@ -273,6 +277,12 @@ class EntryReader:
             raise UnsupportedError(f"{self._where} in sw-description chains delta to {chain[:20]!r}; only 'raw' is supported")
         return DeltaOrder(url, source, int(ranges))
 
+    def _base(self, properties: Properties) -> str:
+        base = self._one(properties, "rdiffbase")
+        if not base:
+            raise self._error("is an rdiff and names no rdiffbase that it leads from")
+        return base
+
     def _one(self, properties: Properties, key: str, default: str = "") -> str:
         value = properties.get(key, default)
         if isinstance(value, str):
@@ -286,6 +296,8 @@ class EntryReader:
             raise self._error("names no device to be written to")
         if entry.type is Handler.DELTA and (entry.installed_directly or entry.compressed is not Compression.NONE or entry.offset):
             raise self._error("is a delta, which can be neither installed-directly nor compressed nor at an offset")
+        if entry.type is Handler.RDIFF and (entry.offset or entry.base == entry.device):
+            raise self._error("is an rdiff, which is neither at an offset nor written to the device that it leads from")
         if (entry.install_if_different or entry.install_if_higher) and not (entry.name and entry.version):
             raise self._error("is installed only for a certain version, so it needs a name and a version")
 

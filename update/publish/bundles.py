@@ -24,6 +24,7 @@ from update.durable import Disk
 from update.errors import StoreError, UsageError
 from update.publish.describe import Stored, describe
 from update.publish.images import encoder_name, write_zchunk
+from update.publish.rdiffs import write_rdiff
 from update.publish.spec import BundleSpec, ImageSpec
 from update.trust.signers import ReleaseSigner
 from update.trust.verified import ZckHeader, check_target_path
@@ -109,7 +110,7 @@ class _Builder:
         """Every member under its name, in the order of the archive: scripts first, since they are small."""
         stored = {script.member: _whole(script.file) for script in self._spec.scripts}
         for image in self._spec.images:
-            stored[image.member] = self._delta(image) if image.type is Handler.DELTA else self._raw(image)
+            stored[image.member] = self._stored(image)
         return stored
 
     def write(self, description: bytes, signature: bytes, stored: dict[str, Stored]) -> None:
@@ -124,6 +125,18 @@ class _Builder:
             self._progress(self._spec.bundle.file_name, done, total)
 
         write_bundle(self._out / self._spec.bundle.file_name, description, signature, pieces, self._disk, progress=count)
+
+    def _stored(self, image: ImageSpec) -> Stored:
+        if image.type is Handler.DELTA:
+            return self._delta(image)
+        return self._raw(image) if image.base is None else self._rdiff(image, image.base)
+
+    def _rdiff(self, image: ImageSpec, base: Path) -> Stored:
+        """A librsync delta from `base`, in one zstd frame: it is not compressed by itself."""
+        packed = self._scratch / image.member
+        unpacked = write_rdiff(base, image.file, packed)
+        stored = _whole(packed)
+        return Stored(stored.piece, stored.sha256, unpacked)
 
     def _delta(self, image: ImageSpec) -> Stored:
         version = image.version or self._spec.bundle.version

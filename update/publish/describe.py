@@ -65,8 +65,9 @@ def _image(spec: BundleSpec, image: ImageSpec, slot: SlotSpec, stored: Stored) -
         "device": image.devices[slot.key],
         "sha256": stored.sha256,
     }
-    if image.compressed is not Compression.NONE:
-        entry["compressed"] = image.compressed.value
+    compressed = Compression.ZSTD if image.type is Handler.RDIFF else image.compressed
+    if compressed is not Compression.NONE:
+        entry["compressed"] = compressed.value
     if image.offset:
         entry["offset"] = image.offset
     for flag in ("installed_directly", "install_if_different", "install_if_higher"):
@@ -88,6 +89,8 @@ def _properties(image: ImageSpec, slot: SlotSpec, stored: Stored) -> dict[str, s
             "max-ranges": str(image.max_ranges),
             "zckloglevel": "error",
         }
+    if image.type is Handler.RDIFF:
+        found["rdiffbase"] = image.sources[slot.key]
     if image.verity is not None:
         found |= {VERITY_ROOT_HASH: image.verity.root_hash, VERITY_HASH_OFFSET: str(image.verity.hash_offset)}
     return found

@@ -14,9 +14,10 @@
     [[images]]
     name = "rootfs"
     file = "rootfs.ext4"                             # relative to SPEC.toml
-    type = "delta"                                   # or "raw"
+    type = "delta"                                   # or "raw", or "rdiff_image" for devices that run `base` exactly
+    base = "rootfs-1.1.ext4"                         # rdiff_image only: the image that it leads from
     devices = { "stable,copy1" = "/dev/fieldrelay/rootfs-a" }
-    sources = { "stable,copy1" = "/dev/fieldrelay/rootfs-b" }    # delta only: whose chunks are reused
+    sources = { "stable,copy1" = "/dev/fieldrelay/rootfs-b" }    # delta: whose chunks are reused; rdiff_image: where base is
     max_ranges = 150                                 # delta only: byte ranges in one request
     compressed = "zstd"                              # raw only: "zstd", "zlib" or "none" (default)
     offset = 0                                       # raw only: bytes
@@ -95,7 +96,7 @@ def _one_of(*handlers: Handler) -> AfterValidator:
     return AfterValidator(check)
 
 
-ImageHandler = Annotated[Handler, Field(strict=False), _one_of(Handler.RAW, Handler.DELTA)]
+ImageHandler = Annotated[Handler, Field(strict=False), _one_of(Handler.RAW, Handler.DELTA, Handler.RDIFF)]
 ScriptHandler = Annotated[Handler, Field(strict=False), _one_of(Handler.SHELLSCRIPT)]
 File = Annotated[Path, Field(strict=False), AfterValidator(_resolve)]
 
@@ -166,6 +167,7 @@ class ImageSpec(BaseModel):
     type: ImageHandler
     devices: dict[Slot, Device]
     sources: dict[Slot, Device] = Field(default_factory=dict)
+    base: File | None = None
     max_ranges: int = Field(150, ge=1, le=1000)
     compressed: Annotated[Compression, Field(strict=False)] = Compression.NONE
     offset: int = Field(0, ge=0, le=MAX_JSON_OFFSET_BYTES)
@@ -178,7 +180,13 @@ class ImageSpec(BaseModel):
     @property
     def member(self) -> str:
         """The name in the archive."""
-        return f"{self.name}.zck.header" if self.type is Handler.DELTA else f"{self.name}.img{_SUFFIX[self.compressed]}"
+        match self.type:
+            case Handler.DELTA:
+                return f"{self.name}.zck.header"
+            case Handler.RDIFF:
+                return f"{self.name}.rdiff.zst"
+            case _:
+                return f"{self.name}.img{_SUFFIX[self.compressed]}"
 
     def problems(self, slots: set[str]) -> Iterator[str]:
         """What cannot be meant."""
@@ -189,15 +197,20 @@ class ImageSpec(BaseModel):
                 yield "an image with a dm-verity tree begins where its part begins: offset must be 0"
         if self.type is Handler.RAW and self.sources:
             yield "sources are for a delta only"
-        if self.type is Handler.DELTA:
-            yield from _coverage("sources", self.sources, slots)
-            if self.compressed is not Compression.NONE or self.offset or self.installed_directly:
-                yield "a delta is neither compressed nor at an offset nor installed directly"
-            yield from (
-                f"devices and sources are both {self.devices[slot]} for {slot!r}"
-                for slot in sorted(slots)
-                if slot in self.devices and self.devices[slot] == self.sources.get(slot)
-            )
+        if (self.base is None) == (self.type is Handler.RDIFF):
+            yield "base is for an rdiff_image, which needs it"
+        if self.type is not Handler.RAW:
+            yield from self._problems_of_delta(slots)
+
+    def _problems_of_delta(self, slots: set[str]) -> Iterator[str]:
+        yield from _coverage("sources", self.sources, slots)
+        if self.compressed is not Compression.NONE or self.offset or self.installed_directly:
+            yield "a delta is neither compressed nor at an offset nor installed directly"
+        yield from (
+            f"devices and sources are both {self.devices[slot]} for {slot!r}"
+            for slot in sorted(slots)
+            if slot in self.devices and self.devices[slot] == self.sources.get(slot)
+        )
 
 
 class ScriptSpec(BaseModel):

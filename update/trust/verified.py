@@ -9,9 +9,11 @@ The `custom` object of a target is free for the application (TUF 1.0, section 4.
 
     {"hwIds": ["imx8:1", "imx8:#RE:^2[.]"], "version": "1.2.0", "releaseCounter": 12, "securityCounter": 3,
      "class": "security" | "function", "requires": {"bootloader": ">=2.0"}, "zckHeader": {"sha256": "…", "length": 4711},
-     "deltaOf": "os/plant-1.2.0.swu"}
+     "deltaOf": "os/plant-1.2.0.swu", "deltaFrom": "…"}
 
 `deltaOf` is the path of the bundle that brings the same release whole: whoever may offer one may offer the other.
+`deltaFrom` is the SHA-256 of a bundle: only on a device that runs what it brought may this one be installed, because it
+leads from there and cannot tell (SWUpdate's `rdiff_image`).
 Every key may be absent; a key that is present must be of its type; unknown keys are ignored, so that an older release reads
 what a newer one publishes.
 """
@@ -82,6 +84,7 @@ class TargetCustom:
     requires: tuple[Requirement, ...] = ()
     zck_header: ZckHeader | None = None
     delta_of: str = ""
+    delta_from: Digest | None = None
 
     @classmethod
     def parse(cls, value: object) -> Self:
@@ -96,6 +99,7 @@ class TargetCustom:
             requires=_requirements(fields.get("requires", {})),
             zck_header=_zck_header(fields["zckHeader"]) if "zckHeader" in fields else None,
             delta_of=_delta_of(fields["deltaOf"]) if "deltaOf" in fields else "",
+            delta_from=_delta_from(fields["deltaFrom"]) if "deltaFrom" in fields else None,
         )
 
     def as_json(self) -> dict[str, object]:
@@ -114,6 +118,8 @@ class TargetCustom:
             fields["zckHeader"] = {"sha256": self.zck_header.sha256, "length": self.zck_header.length}
         if self.delta_of:
             fields["deltaOf"] = self.delta_of
+        if self.delta_from is not None:
+            fields["deltaFrom"] = self.delta_from
         return fields
 
 
@@ -270,6 +276,12 @@ def _delta_of(value: object) -> str:
         return check_target_path(_text(value, "deltaOf"))
     except MetadataError as error:
         raise MetadataError(f"custom metadata: deltaOf must be the path of a target: {error}") from error
+
+
+def _delta_from(value: object) -> Digest:
+    if not isinstance(value, str):
+        raise MetadataError("custom metadata: deltaFrom must be a text of 64 hexadecimal digits")
+    return parse_digest(value)
 
 
 def _zck_header(value: object) -> ZckHeader:

@@ -14,11 +14,11 @@ from node_agent.handlers.raw import plain_size
 from node_agent.handlers.script import Script, read_script
 from node_agent.handlers.verity import Verity, read_verity
 from update.bundle.description import Selection
-from update.bundle.entries import Entry
+from update.bundle.entries import Entry, Handler
 from update.bundle.reader import open_member
 from update.bundle.verified import VerifiedBundle
 from update.chunks.zchunk import MAX_HEADER_BYTES
-from update.errors import LimitError, SlotError
+from update.errors import LimitError, SlotError, UnsupportedError
 from update.trust.verified import VerifiedChunkIndex, verify_chunk_index
 
 
@@ -78,6 +78,10 @@ def _plan_image(bundle: VerifiedBundle, entry: Entry, slot: SlotConfig, active: 
         raise SlotError(
             f"image {entry.filename} is for {entry.device}, which is no part of the inactive slot {slot.name} "
             f"({', '.join(each.device for each in slot.parts)}); check the bundle's selection {slot.selection!r}"
+        )
+    if entry.type is Handler.RDIFF:
+        raise UnsupportedError(
+            f"image {entry.filename} is an rdiff, which is for SWUpdate itself: order the release whole, or as a delta of chunks"
         )
     remote = _plan_remote(bundle, entry, active)
     size = plain_size(bundle, entry) if remote is None else remote.index.header.image_size

@@ -214,6 +214,21 @@ def test_a_delta_says_which_bundle_is_whole_and_its_images_do_not(work: Path) ->
     }
 
 
+def test_an_rdiff_says_what_it_leads_from(work: Path) -> None:
+    build(work, "1.0")
+    folder = make_repository(work)
+    bundle = str(work / "out" / "controller-1.0.swu")
+    add, base = ["repo", "add", str(folder), bundle, "--release-counter", "1"], "ab" * 32
+    assert main([*add, "--delta-from", base]) == UsageError.exit_status
+    assert main([*add, "--delta-of", "whole.swu", "--delta-from", "AB"]) == MetadataError.exit_status
+    assert main([*add, "--delta-of", "whole.swu", "--delta-from", base]) == 0
+    staged = json.loads((folder / "staged" / "targets.signed.json").read_text())["targets"]
+    assert {path: each["custom"].get("deltaFrom") for path, each in staged.items()} == {
+        "controller-1.0.swu": base,
+        "rootfs-1.0.zck": None,
+    }
+
+
 def test_the_status_of_a_folder_that_is_not_there_is_refused(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["repo", "status", str(work / "plamt")]) == StateError.exit_status
     assert "plamt" in capsys.readouterr().err

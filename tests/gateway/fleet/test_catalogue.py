@@ -94,3 +94,11 @@ def test_what_differs_in_more_than_its_form_is_another_release(unlike: TargetInf
     with pytest.raises(AmbiguousError):
         for_hardware([whole, unlike], Hardware.parse("board:1"), "n1")
     assert siblings(whole, [whole, unlike]) == (whole,)
+
+
+def test_a_release_is_never_meant_by_the_bundle_that_leads_from_a_certain_base() -> None:
+    whole = bundle("1.2", "board:1")
+    rdiff = delta_of(whole.path, delta_from=whole.sha256)
+    chunks = replace(delta_of(whole.path), path="os/zz.swu")
+    for offered, meant in (((rdiff, whole), whole), ((rdiff, whole, chunks), chunks), ((rdiff,), rdiff)):
+        assert for_hardware(offered, Hardware("board", "1"), "n1") == meant

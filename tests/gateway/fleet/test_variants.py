@@ -16,6 +16,7 @@ from gateway.fleet.variants import (
     Outlook,
     Variants,
     asked_by_stock,
+    fits,
     outlook,
     pick,
     running_bundles,
@@ -207,3 +208,46 @@ async def test_who_chooses_for_itself_is_offered_what_was_ordered(kind: ClientKi
 async def test_what_is_no_longer_listed_is_offered_as_it_was_ordered() -> None:
     variants = Variants(Shelf({"plant": [FULL]}), Told({}))
     assert await variants.offered(node(ClientKind.SWUPDATE, Running()), action(DELTA)) == action(DELTA).release
+
+
+def rdiff_from(base: TargetInfo, path: str = "os/rdiff-2.swu") -> TargetInfo:
+    made = delta_to(FULL, path)
+    return replace(made, length=900, custom=replace(made.custom, delta_from=base.sha256))
+
+
+RDIFF = rdiff_from(OLD)
+
+
+def test_what_leads_from_another_bundle_fits_only_who_is_known_by_its_digest_to_run_that_release() -> None:
+    old_delta, older = delta_to(OLD, "os/delta-1.swu"), bundle("0", BOARD, path="os/full-0.swu")
+    listed = [FULL, DELTA, RDIFF, OLD, old_delta, older]
+    for running in (Running("1", OLD.sha256), Running("9", OLD.sha256), Running("1", old_delta.sha256)):
+        assert fits(RDIFF, running, listed)
+    for running in (
+        Running("1"),
+        Running(),
+        Running("1", older.sha256),
+        Running("1", FULL.sha256),
+        Running("1", digest_of(b"?")),
+    ):
+        assert not fits(RDIFF, running, listed)
+        assert fits(DELTA, running, listed)
+    assert fits(RDIFF, Running("1", OLD.sha256), [FULL, RDIFF])  # the base is listed no more
+
+
+def test_of_several_deltas_the_one_that_takes_least_is_picked_whatever_kind_it_is() -> None:
+    assert pick({FULL: WHOLE, RDIFF: WHOLE, DELTA: Outlook(901, 0, 0, ())}) == RDIFF
+    assert pick({FULL: WHOLE, RDIFF: WHOLE, DELTA: Outlook(899, 0, 0, ())}) == DELTA
+    assert pick({FULL: WHOLE, RDIFF: ABSENT}) == FULL
+
+
+async def test_a_stock_node_gets_the_rdiff_of_its_own_base_and_no_other() -> None:
+    older = bundle("0", BOARD, path="os/full-0.swu")
+    other = rdiff_from(older, "os/rdiff-from-0.swu")
+    told = Told({FULL: WHOLE, RDIFF: WHOLE, other: WHOLE})
+    variants = Variants(Shelf({"plant": [OLD, older, FULL, RDIFF, other]}), told)
+    for running, expected in ((OLD.sha256, RDIFF), (older.sha256, other), ("", FULL)):
+        stock = node(ClientKind.SWUPDATE, Running("1", running))
+        assert await variants.offered(stock, action(FULL)) == action(expected).release
+    stock = node(ClientKind.SWUPDATE, Running("1", OLD.sha256))
+    assert await variants.offered(stock, action(other)) == action(RDIFF).release

@@ -4,7 +4,7 @@ import pytest
 
 from tests.builders.bundles import DEMO, describe, image
 from update.bundle.description import Description, parse
-from update.bundle.entries import Compression
+from update.bundle.entries import Compression, Handler
 from update.errors import ContainerError, DescriptionError
 
 DATA = b"image"
@@ -110,3 +110,26 @@ def test_a_variable_set_twice_is_refused() -> None:
 
 def test_the_old_spelling_of_zlib_is_read() -> None:
     assert one_image(compressed=True).select(DEMO).images[0].compressed is Compression.ZLIB
+
+
+@pytest.mark.parametrize("base", ["/dev/b", ["/dev/b"]])
+def test_an_rdiff_names_the_device_that_it_leads_from(base: object) -> None:
+    entry = image("x.rdiff", DATA, device="/dev/a", type="rdiff_image", compressed="zstd", properties={"rdiffbase": base})
+    (read,) = parse(describe(images=[entry])).select(DEMO).images
+    assert (read.type, read.base, read.device) == (Handler.RDIFF, "/dev/b", "/dev/a")
+
+
+@pytest.mark.parametrize(
+    ("properties", "more"),
+    [
+        ({}, {}),
+        ({"rdiffbase": ""}, {}),
+        ({"rdiffbase": ["/dev/b", "/dev/c"]}, {}),
+        ({"rdiffbase": "/dev/a"}, {}),
+        ({"rdiffbase": "/dev/b"}, {"offset": 4096}),
+    ],
+)
+def test_an_rdiff_that_cannot_be_installed_as_it_says_is_refused(properties: dict[str, object], more: dict[str, object]) -> None:
+    entry = image("x.rdiff", DATA, device="/dev/a", type="rdiff_image", properties=properties) | more
+    with pytest.raises(DescriptionError):
+        parse(describe(images=[entry]))

@@ -41,6 +41,7 @@ customs = st.builds(
     requires=st.dictionaries(words, texts, max_size=4).map(
         lambda each: tuple(Requirement(*pair) for pair in sorted(each.items()))
     ),
+    delta_from=st.none() | st.binary(max_size=9).map(digest_of),
     delta_of=st.just("") | words.map("os/{}.swu".format),
     zck_header=st.none() | st.builds(ZckHeader, st.binary(max_size=9).map(digest_of), st.integers(0, MAX_LENGTH_BYTES)),
 )
@@ -90,6 +91,8 @@ def test_absent_and_unknown_keys_are_no_fault() -> None:
         ("zckHeader", {"sha256": "0" * 63, "length": 1}),
         ("zckHeader", {"sha256": "A" * 64, "length": 1}),
         ("zckHeader", {"sha256": "0" * 64, "length": -1}),
+        ("deltaFrom", None),
+        ("deltaFrom", "abc"),
         ("deltaOf", None),
         ("deltaOf", ""),
         ("deltaOf", "../os.swu"),
