@@ -93,7 +93,7 @@ class Manners:
             return self  # asked before the last strike, or known already
         if self.strikes + 1 < _IN_A_ROW:
             return replace(self, strikes=self.strikes + 1, doubted=asked.ranges)
-        if asked.ranges == 1:
+        if asked.ranges == 1 or (self.doubted == 1 and form is Form.WHOLE):  # not even one range before, so no number of them
             return replace(self, whole=True, partial=False, strikes=0, doubted=0)
         fewer = self.fewer(asked.ranges) if form in {Form.WHOLE, Form.REFUSED} else 1
         return replace(self, ranges=fewer, since_s=now_s, strikes=0, doubted=0)

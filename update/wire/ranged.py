@@ -273,7 +273,8 @@ class _Reading:
             if response.status in _TOO_MANY_RANGES and len(ranges) > 1:
                 less = self._peer.manners.fewer(len(ranges))
                 self._peer.learn(asked, Form.WHOLE if response.status == 200 else Form.REFUSED)
-                raise _AskForLessError(less)
+                if response.status != 200 or not self._peer.manners.whole:  # else there is nothing better to be had
+                    raise _AskForLessError(less)
             if response.status not in {200, 206}:
                 raise refusal(response)
             source.check_same(response)

@@ -100,6 +100,17 @@ def test_who_ignores_ranges_is_known_until_it_answers_one() -> None:
     assert (peer.limit(), peer.manners.whole, peer.manners.partial) == (MOST_RANGES, False, True)
 
 
+def test_who_ignores_one_range_and_then_many_is_known_at_once() -> None:
+    peer = Peer()
+    tell(peer, Form.WHOLE, 1)
+    tell(peer, Form.WHOLE)
+    assert (peer.limit(), peer.manners.whole) == (1, True)
+    other = Peer()
+    tell(other, Form.WHOLE, 1)
+    tell(other, Form.REFUSED)
+    assert not other.manners.whole
+
+
 def test_a_habit_is_doubted_after_a_day_by_one_reader() -> None:
     clock = Clock()
     peer = Peer(clock=clock)

@@ -599,6 +599,14 @@ async def test_a_server_that_only_sends_the_whole_file_is_read_on_while_the_rest
         assert spare.covers() >= set(range(expected)) - set(range(100, 150))
 
 
+async def test_a_server_that_ignored_one_range_before_is_read_at_its_next_answer() -> None:
+    peer = Peer()
+    await run(send_whole, [(0, 20)], peer=peer)
+    events, failure, server = await run(send_whole, peer=peer)
+    assert (failure, len(server.asked)) == (None, 1)
+    assert_exact(events)
+
+
 async def test_a_stranger_that_sends_the_whole_file_is_not_read_behind_what_is_wanted() -> None:
     """It may have been an accident, and the rest may not be wanted by anybody."""
     spare = Leftovers()
