@@ -1,6 +1,7 @@
 """The real hawkBit at its limits, which are made small here: what a refusal looks like, and what is lost with it.
 
 - A full history refuses the final feedback, too: whoever relays must keep an entry in reserve.
+- Every request for an artifact, each range of it too, is an entry of that history.
 - A message counts once for every 512 characters or part of them.
 - One message or attribute too many, or an attribute's value of more than 128 characters, refuses the whole message.
 - The filter against floods answers 429 without saying when to come back. It lets private networks and loopback pass unless it
@@ -50,6 +51,10 @@ class Device:
         async with self._session.get(self._url) as response:
             return response.status, response.headers.get("Retry-After")
 
+    async def fetch(self, path: str, first: int) -> int:
+        async with self._session.get(f"{self._url}/{path}", headers={"Range": f"bytes={first}-{first}"}) as response:
+            return response.status
+
     async def _send(self, method: str, path: str, body: object) -> tuple[int, str]:
         async with self._session.request(method, f"{self._url}/{path}", json=body) as response:
             code = (await response.json())["errorCode"] if response.status >= 400 else ""
@@ -89,6 +94,17 @@ async def test_a_full_history_refuses_also_the_final_result(operator: Management
     assert await device.report(action, "closed", "success") == full
     assert (await operator.action(device.name, action)).status == "pending"
     assert await operator.installed_set(device.name) is None
+
+
+async def test_ranges_of_an_artifact_fill_the_history(operator: Management, device: Device) -> None:
+    module = await operator.create_module(device.name, "1")
+    await operator.upload(module, "plant.swu", b"content")
+    await operator.create_target(device.name)
+    action = await operator.assign(device.name, await operator.create_set(device.name, "1", [module]))
+    fetched = [await device.fetch(f"softwaremodules/{module}/artifacts/plant.swu", first) for first in range(4)]
+    assert fetched == [206, 206, 206, 403]
+    assert await device.report(action, "closed", "success") == (403, "hawkbit.server.error.quota.tooManyEntries")
+    assert [entry.type for entry in await operator.history(device.name, action)] == ["running", *["download"] * 3]
 
 
 async def test_one_message_too_many_refuses_the_whole_feedback(operator: Management, device: Device) -> None:

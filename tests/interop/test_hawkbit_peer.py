@@ -183,6 +183,45 @@ async def test_a_cancellation_replaces_the_deployment_until_it_is_answered(hawkb
     assert [entry.type for entry in await operator.history(target, action)][-1] == "canceled"
 
 
+async def test_a_refused_cancellation_brings_the_deployment_back(hawkbit: HawkbitServer, operator: Management) -> None:
+    target, number = name_of("node"), await a_set(operator)
+    await operator.create_target(target)
+    action = await operator.assign(target, number)
+    await operator.cancel(target, action)
+    async with device(hawkbit, target) as client:
+        await client.feedback(action, feedback(action, Execution.REJECTED, Finished.NONE, "too late"), cancel=True)
+        assert isinstance((await client.poll()).task, Deployment)
+    assert [entry.type for entry in await operator.history(target, action)][-2:] == ["cancel_rejected", "retrieved"]
+
+
+async def test_a_newer_assignment_first_cancels_the_older(hawkbit: HawkbitServer, operator: Management) -> None:
+    target = name_of("node")
+    await operator.create_target(target)
+    older = await operator.assign(target, await a_set(operator))
+    newer = await operator.assign(target, await a_set(operator))
+    async with device(hawkbit, target) as client:
+        cancelled = (await client.poll()).task
+        assert isinstance(cancelled, Cancellation)
+        assert cancelled.action == older
+        await client.feedback(older, feedback(older, Execution.CLOSED, Finished.SUCCESS), cancel=True)
+        task = (await client.poll()).task
+        assert isinstance(task, Deployment)
+        assert task.action == newer
+
+
+async def test_attributes_are_asked_for_again_after_a_success(hawkbit: HawkbitServer, operator: Management) -> None:
+    target, number = name_of("node"), await a_set(operator)
+    async with device(hawkbit, target) as client:
+        with pytest.raises(NotFoundError):
+            await client.config_data({"version": "1.1"})
+        assert (await client.poll()).attributes_wanted, "only this registers a target"
+        await client.config_data({"version": "1.1"})
+        assert not (await client.poll()).attributes_wanted
+        action = await operator.assign(target, number)
+        await client.feedback(action, feedback(action, Execution.CLOSED, Finished.SUCCESS))
+        assert (await client.poll()).attributes_wanted
+
+
 async def test_an_unanswered_cancellation_can_be_forced_and_its_action_is_gone(
     hawkbit: HawkbitServer, operator: Management
 ) -> None:

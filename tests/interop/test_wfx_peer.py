@@ -25,8 +25,8 @@ class Device:
         self._session = session
         self._url = f"{server.south}/jobs/{job}/status"
 
-    async def says(self, state: str) -> int:
-        async with self._session.put(self._url, json={"state": state}) as response:
+    async def says(self, state: str, **more: object) -> int:
+        async with self._session.put(self._url, json={"state": state, **more}) as response:
             return response.status
 
 
@@ -63,6 +63,48 @@ async def test_a_phased_job_waits_for_the_operator_before_download_and_before_in
             assert await device.says(state) == 200
         assert await device.says("TERMINATED") == 400, "the end is the end"
     assert (await jobs.job(job.id)).status.state == "ACTIVATED"
+
+
+async def test_a_status_replaces_the_one_before_as_a_whole(wfx: WfxServer, jobs: WfxNorth) -> None:
+    job = await jobs.create(client_name(), DIRECT)
+    async with aiohttp.ClientSession() as session:
+        device = Device(session, wfx, job.id)
+        assert await device.says("INSTALLING", progress=40, message="writing") == 200
+        assert (await jobs.job(job.id)).status.progress == 40
+        assert await device.says("INSTALLING", progress=101) == 400
+        assert await device.says("INSTALLING", message="x" * 1025) == 400
+        assert await device.says("INSTALLING", message="verifying") == 200
+    status = (await jobs.job(job.id)).status
+    assert (status.progress, status.message) == (None, "verifying")
+
+
+async def test_a_final_state_may_be_said_again_but_not_changed(wfx: WfxServer, jobs: WfxNorth) -> None:
+    job = await jobs.create(client_name(), DIRECT)
+    async with aiohttp.ClientSession() as session:
+        device = Device(session, wfx, job.id)
+        assert await device.says("TERMINATED", message="no space") == 200
+        assert await device.says("TERMINATED", message="no space") == 200
+        assert await device.says("INSTALLING") == 400
+
+
+async def test_the_operator_cannot_end_a_job_other_than_by_deleting_it(jobs: WfxNorth) -> None:
+    job = await jobs.create(client_name(), DIRECT)
+    with pytest.raises(WfxError) as refused:
+        await jobs.advance(job.id, "TERMINATED")
+    assert (refused.value.status, refused.value.code) == (400, "wfx.invalidRequest")
+
+
+async def test_a_phased_job_is_in_no_group_before_it_is_released(wfx: WfxServer, jobs: WfxNorth) -> None:
+    job = await jobs.create(client_name(), PHASED)
+    async with aiohttp.ClientSession() as session:
+
+        async def is_open() -> bool:
+            async with session.get(f"{wfx.south}/jobs?clientId={job.client}&group=OPEN") as response:
+                return [each["id"] for each in (await response.json())["content"]] == [job.id]
+
+        assert not await is_open()
+        await jobs.advance(job.id, "DOWNLOAD")
+        assert await is_open()
 
 
 async def test_the_south_side_may_neither_create_nor_delete(wfx: WfxServer, jobs: WfxNorth) -> None:
