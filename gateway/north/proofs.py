@@ -86,18 +86,6 @@ class Proofs:
             return verify_rauc_bundle(file, authorities.rauc(now), provenance=provenance, target=target)
         return verify_bundle(file, authorities.policy(now), provenance=provenance, target=target)
 
-    def verify_alone(self, repository: str, file: Path, name: str) -> VerifiedBundle | VerifiedRaucBundle:
-        """A bundle that came without metadata, proved by the authorities of `repository`; `name` says which kind it is.
-
-        Errors: `TrustError`, `BundleError`, among them `ProvenanceError` where nothing could prove it.
-        """
-        authorities = self._authorities.get(repository)
-        if authorities is None:
-            raise ProvenanceError(f"{name} comes without metadata, and repository {repository} names no cms_roots to prove it by")
-        if is_rauc_bundle(name):
-            return verify_rauc_bundle(file, authorities.rauc(self._now()))
-        return verify_bundle(file, authorities.policy(self._now()))
-
     def deltas_of(self, store: Store, info: TargetInfo) -> tuple[Delta, ...]:
         """What a stored bundle fetches by chunks; nothing if it cannot be proved here. Reads the whole bundle.
 

@@ -64,6 +64,11 @@ def proved(folder: Path, content: bytes, name: str, *lines: str) -> VerifiedBund
     return Proofs(configured(folder, *lines).repository, lambda: START).verify(folder / "file", info)
 
 
+def unlisted(content: bytes, name: str, repository: str = NAME) -> TargetInfo:
+    """What is said of a bundle that no metadata lists."""
+    return TargetInfo(repository, name, len(content), digest_of(content), TargetCustom(), "")
+
+
 def refused(folder: Path, content: bytes, refusal: type[FieldrelayError], *lines: str) -> None:
     with pytest.raises(refusal):
         proved(folder, content, "os/a.raucb", *lines)
@@ -107,12 +112,12 @@ def test_without_metadata_only_the_authorities_of_a_repository_prove_a_bundle(tm
     proofs = Proofs(configured(tmp_path).repository, lambda: START)
     for content, name in ((bundle(DATA), "a.raucb"), (NATIVE, "a.swu")):
         (tmp_path / name).write_bytes(content)
-        assert proofs.verify_alone(NAME, tmp_path / name, name).provenance == "cms"
+        assert proofs.prove(tmp_path / name, unlisted(content, name)).provenance == "cms"
         with pytest.raises(ProvenanceError, match="cms_roots"):
-            proofs.verify_alone("other", tmp_path / name, name)
+            proofs.prove(tmp_path / name, unlisted(content, name, "other"))
     (tmp_path / "a.raucb").write_bytes(flipped(bundle(DATA), 5000))
     with pytest.raises(HashMismatchError):
-        proofs.verify_alone(NAME, tmp_path / "a.raucb", "a.raucb")
+        proofs.prove(tmp_path / "a.raucb", unlisted(bundle(DATA), "a.raucb"))
 
 
 # --- in the mirror
