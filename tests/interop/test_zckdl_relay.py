@@ -109,6 +109,15 @@ def versions(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
     shutil.rmtree(folder)  # gigabytes
 
 
+@pytest.fixture(scope="module")
+def table() -> Iterator[list[dict[str, object]]]:
+    """What the soak has measured, written at its end."""
+    rows: list[dict[str, object]] = []
+    yield rows
+    _FIGURES.parent.mkdir(parents=True, exist_ok=True)
+    _FIGURES.write_text(json.dumps(rows, indent=1) + "\n")
+
+
 class Plant:
     """The gateway between its upstreams and its zckdl clients."""
 
@@ -233,7 +242,9 @@ def _sent(upstream: UpstreamServer) -> int:
 
 
 @pytest.mark.parametrize(("versions", "trouble"), CASES, indirect=["versions"])
-async def test_all_clients_end_with_the_right_file_and_upstream_sends_the_union(versions: Versions, trouble: str) -> None:
+async def test_all_clients_end_with_the_right_file_and_upstream_sends_the_union(
+    versions: Versions, trouble: str, request: pytest.FixtureRequest
+) -> None:
     outcome = await _run(versions, trouble)
     figures = {
         "trouble": trouble,
@@ -246,7 +257,5 @@ async def test_all_clients_end_with_the_right_file_and_upstream_sends_the_union(
     }
     print(json.dumps(figures))
     if versions.size == MANY:
-        _FIGURES.parent.mkdir(parents=True, exist_ok=True)
-        with _FIGURES.open("a") as file:
-            file.write(json.dumps(figures) + "\n")
+        request.getfixturevalue("table").append(figures)
     assert outcome.origin_bytes - outcome.damaged_bytes <= RATIO * versions.union_bytes + versions.size.spared_bytes
