@@ -1,7 +1,8 @@
 """The real hawkBit at its limits, which are made small here: what a refusal looks like, and what is lost with it.
 
 - A full history refuses the final feedback, too: whoever relays must keep an entry in reserve.
-- Every request for an artifact, each range of it too, is an entry of that history.
+- Every request for an artifact, each range of it too, is an entry of that history; so is every look at the deployment that
+  follows a feedback.
 - A message counts once for every 512 characters or part of them.
 - One message or attribute too many, or an attribute's value of more than 128 characters, refuses the whole message.
 - The filter against floods answers 429 without saying when to come back. It lets private networks and loopback pass unless it
@@ -50,6 +51,10 @@ class Device:
     async def poll(self) -> tuple[int, str | None]:
         async with self._session.get(self._url) as response:
             return response.status, response.headers.get("Retry-After")
+
+    async def look(self, action: int) -> int:
+        async with self._session.get(f"{self._url}/deploymentBase/{action}") as response:
+            return response.status
 
     async def fetch(self, path: str, first: int) -> int:
         async with self._session.get(f"{self._url}/{path}", headers={"Range": f"bytes={first}-{first}"}) as response:
@@ -105,6 +110,21 @@ async def test_ranges_of_an_artifact_fill_the_history(operator: Management, devi
     assert fetched == [206, 206, 206, 403]
     assert await device.report(action, "closed", "success") == (403, "hawkbit.server.error.quota.tooManyEntries")
     assert [entry.type for entry in await operator.history(device.name, action)] == ["running", *["download"] * 3]
+
+
+async def test_looking_at_the_deployment_between_feedbacks_fills_the_history(operator: Management, device: Device) -> None:
+    action = await assigned(operator, device)
+    assert [await device.look(action) for _ in range(3)] == [200, 200, 200]
+    assert (await device.report(action, "proceeding", "none", "half"))[0] == 200
+    assert await device.look(action) == 200
+    assert [entry.type for entry in await operator.history(device.name, action)] == [
+        "running",
+        "retrieved",
+        "running",
+        "retrieved",
+    ]
+    assert await device.report(action, "closed", "success") == (403, "hawkbit.server.error.quota.tooManyEntries")
+    assert await device.look(action) == 200
 
 
 async def test_one_message_too_many_refuses_the_whole_feedback(operator: Management, device: Device) -> None:
