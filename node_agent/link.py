@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 import aiohttp
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from node_agent.config import PatchesSection
@@ -20,10 +21,12 @@ from node_agent.discovery import Discovery
 from update.chunks.pair import PatchOffer
 from update.digest import Digest
 from update.durable import Disk
-from update.errors import ConfigurationError, PeerIdentityError, SlowError, UnreachableError
+from update.errors import ConfigurationError, PeerIdentityError, SignatureError, SlowError, UnreachableError
 from update.store.staging import Staged
 from update.trust.client import Fetcher
+from update.trust.signers import load_private_key
 from update.wire.authority import make_csr
+from update.wire.boot_proof import BootProof
 from update.wire.ddi_client import DdiClient
 from update.wire.download import download
 from update.wire.est import CACERTS_PATH, enroll
@@ -91,6 +94,13 @@ class Link:
         """The DDI resource of this node."""
         async with self.connected() as (session, url):
             yield DdiClient(session, url, self._credentials.node, manner=MANNER)
+
+    def prove(self, proof: BootProof) -> str:
+        """Sign what runs here with the key of this node's certificate. `SignatureError` for a key that cannot."""
+        key = load_private_key(self._credentials.key)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise SignatureError(f"{self._credentials.key} is no elliptic curve key; enrol this node again")
+        return proof.sign(key)
 
     async def reach(self) -> None:
         """Ask the gateway for something small: is it there, and is it ours? Errors: `WireError`."""

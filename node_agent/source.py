@@ -18,6 +18,7 @@ from update.digest import Digest
 from update.errors import DeviceError, EndlessDataError, NotFoundError, ProtocolError, UnreachableError, WireError
 from update.wire import ddi
 from update.wire.assignment import Commit
+from update.wire.boot_proof import BootProof, boot_id
 from update.wire.ddi import Execution, Feedback, Finished, Handling
 from update.wire.ddi_client import Cancellation, DdiClient, Deployment
 
@@ -91,14 +92,20 @@ Attributes = Callable[[], Awaitable[Mapping[str, str]]]
 """What the node says of itself when it is asked."""
 
 
+Prove = Callable[[BootProof], str]
+"""Signs what runs here with the node's key. `DeviceError` or `StoreError` where it cannot."""
+
+
 class DdiSource:
-    """The gateway's DDI resource of this node.
+    """The gateway's DDI resource of this node. `node` is its name, `prove` vouches for what it has confirmed.
 
     What the node says of itself can have changed after a start and when an action has ended, and only then. It is sent at
     the next contact, before any work is asked for: orders are aimed by it.
     """
 
-    def __init__(self, client: Client, attributes: Attributes) -> None:
+    def __init__(self, node: str, client: Client, attributes: Attributes, prove: Prove) -> None:
+        self._node = node
+        self._prove = prove
         self._client = client
         self._attributes = attributes
         self._sent: Mapping[str, str] = {}
@@ -130,11 +137,21 @@ class DdiSource:
         self._may_differ = self._may_differ or report.final
         if number.isdecimal():
             async with self._client() as client:
-                await client.feedback(int(number), feedback_of(report), cancel=bool(report.answers))
+                await client.feedback(int(number), self._feedback(report, int(number)), cancel=bool(report.answers))
         if report.final:
             await self._describe_if_possible()
         if not number.isdecimal():
             raise NotFoundError(f"action {report.action} was begun on this node, the assigner has no number for it")
+
+    def _feedback(self, report: Report, action: int) -> Feedback:
+        """The report as it is sent: a confirmed update with the proof that it runs."""
+        said = feedback_of(report)
+        if report.outcome is not Outcome.CONFIRMED or said.fieldrelay is None:
+            return said
+        here = boot_id()
+        proof = BootProof(self._node, action, report.fence, report.version, report.slot, report.slot_sha256, here)
+        proved = said.fieldrelay.model_copy(update={"boot_id": here, "proof": self._prove(proof)})
+        return said.model_copy(update={"fieldrelay": proved})
 
     async def _describe(self, client: DdiClient) -> None:
         """Send what the node says of itself, where that may differ from what was sent last and does."""

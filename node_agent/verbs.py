@@ -126,7 +126,7 @@ def _ddi(node: Node) -> DdiSource:
             return NodeFacts(hardware).attributes()
         return NodeFacts(hardware, running.version or "", running.bundle, running.name).attributes()
 
-    return DdiSource(node.link.controller, attributes)
+    return DdiSource(node.config.node.id, node.link.controller, attributes, node.link.prove)
 
 
 async def _carry_out(node: Node, agent: Agent, *, action: str = "", nothing_status: int = 0) -> Answer:

@@ -123,7 +123,7 @@ class Progress:
         async with self._database.writing() as transaction:
             own = await _own(transaction, node, action)
             known = await _registered(transaction, node)
-            judgement = judge(known.kind, told, own.terms.handling)
+            judgement = judge(known.kind, _about(told, own), own.terms.handling)
             if not await self._keep(transaction, own, told, judgement):
                 return
             if runs_in_circles(known.kind, own, told):
@@ -189,6 +189,13 @@ class Progress:
             details=told.details,
             body=told.body,
         )
+
+
+def _about(told: Told, action: Action) -> Told:
+    """What was told, proved only if the proof is about this very order."""
+    body = told.body or {}
+    said = (body.get("version", action.release.version), body.get("fence", action.fence))
+    return told if said == (action.release.version, action.fence) else replace(told, proven=False)
 
 
 def _changed(old: Mapping[str, str], mode: Mode, data: Mapping[str, str]) -> dict[str, str]:

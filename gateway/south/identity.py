@@ -22,10 +22,11 @@ from update.wire.tls import node_of
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A node, and the SHA-256 of the certificate (DER) that it showed."""
+    """A node, and the SHA-256 of the certificate (DER) that it showed; the certificate itself is empty where it has a token."""
 
     node: str
     fingerprint: Digest
+    certificate: bytes = b""
 
 
 Identify = Callable[[web.Request], Identity | None]
@@ -41,9 +42,10 @@ def by_certificate(request: web.Request) -> Identity | None:
 def identity_of(connection: ssl.SSLObject | None) -> Identity | None:
     """Like `by_certificate`, of a connection."""
     node = node_of(connection)
-    return (
-        None if node is None or connection is None else Identity(node, digest_of(connection.getpeercert(binary_form=True) or b""))
-    )
+    if node is None or connection is None:
+        return None
+    certificate = connection.getpeercert(binary_form=True) or b""
+    return Identity(node, digest_of(certificate), certificate)
 
 
 def is_node(transport: asyncio.Transport) -> bool:

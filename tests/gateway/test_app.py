@@ -16,6 +16,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 from gateway.app import Listening, run
 from gateway.cli.main import main
@@ -31,8 +32,10 @@ from tests.builders.repository import RepositoryBuilder
 from update.durable import Disk
 from update.errors import BusyError, ConfigurationError, FloorError, FormatVersionError, StateError, UnauthorizedError
 from update.identity import Hardware
+from update.trust.signers import load_private_key
 from update.wire.attributes import NodeFacts
 from update.wire.authority import make_csr, write_certificate
+from update.wire.boot_proof import BootProof
 from update.wire.ddi import Execution, Feedback, Finished, Report, Result, Status
 from update.wire.ddi_client import DdiClient, Deployment
 from update.wire.est import enroll
@@ -92,6 +95,12 @@ class Site:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
             yield session, url
 
+    def key_of(self, name: str) -> EllipticCurvePrivateKey:
+        """The key of a node that has enrolled."""
+        key = load_private_key(self.folder / f"{name}.key")
+        assert isinstance(key, EllipticCurvePrivateKey)
+        return key
+
 
 @pytest.fixture
 def short() -> Iterator[Path]:
@@ -146,7 +155,17 @@ async def test_a_node_comes_from_its_token_to_a_confirmed_release(site: Site) ->
                 assert await response.read() == BUNDLE
             async with session.get(f"{url}/repositories/plant/metadata/1.root.json", server_hostname=GATEWAY_IDENTITY) as root:
                 assert await root.read() == (site.folder / "root.json").read_bytes()
-            report = Report(report=uuid.uuid4(), sequence=1, outcome="confirmed", slot="b")
+            proof = BootProof("n1", made.action, made.fence, "1.2", "b", "", "boot-2")
+            report = Report(
+                report=uuid.uuid4(),
+                sequence=1,
+                fence=made.fence,
+                outcome="confirmed",
+                version="1.2",
+                slot="b",
+                boot_id="boot-2",
+                proof=proof.sign(site.key_of("n1")),
+            )
             status = Status(execution=Execution.CLOSED, result=Result(finished=Finished.SUCCESS))
             await agent.feedback(made.action, Feedback(status=status, fieldrelay=report))
         (node,) = await site.operator.nodes()

@@ -108,6 +108,7 @@ class Talk:
 
     facts: dict[str, str] = field(default_factory=lambda: {"slot": "a"})
     said: list[object] = field(default_factory=list)
+    proofs: list[str] = field(default_factory=list)
     wanted: bool = False
     away: bool = False
     broken: DeviceError | None = None
@@ -130,12 +131,14 @@ class Talk:
     async def config_data(self, data: Mapping[str, str]) -> None:
         self.said.append(data)
 
-    async def feedback(self, action: int, _feedback: Feedback, *, cancel: bool) -> None:
+    async def feedback(self, action: int, feedback: Feedback, *, cancel: bool) -> None:
         self.said.append((action, cancel))
+        assert feedback.fieldrelay is not None
+        self.proofs.append(feedback.fieldrelay.proof)
 
 
 def source_of(talk: Talk) -> DdiSource:
-    return DdiSource(talk.connect, talk.attributes)
+    return DdiSource("n1", talk.connect, talk.attributes, lambda proof: f"proof for {proof.action}")
 
 
 async def test_a_node_says_what_it_is_before_it_asks_for_work_and_once() -> None:
@@ -164,6 +167,13 @@ async def test_what_changed_is_told_with_the_end_of_an_action(action: str) -> No
     await source.report(report(Outcome.CONFIRMED))
     await source.next()
     assert talk.said == [(7, False), "poll"], "nothing changed, nothing is told"
+
+
+@pytest.mark.parametrize("outcome", [None, *Outcome])
+async def test_only_what_was_confirmed_is_vouched_for(outcome: Outcome | None) -> None:
+    talk = Talk()
+    await source_of(talk).report(report(outcome) if outcome else report(state=State.WRITING))
+    assert talk.proofs == (["proof for 7"] if outcome is Outcome.CONFIRMED else [""])
 
 
 async def test_progress_of_an_action_tells_nothing_about_the_node() -> None:

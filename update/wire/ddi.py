@@ -260,6 +260,8 @@ class Report(BaseModel):
     total: Size = 0
     code: Text = ""
     message: LongText = ""
+    boot_id: Annotated[str, StringConstraints(max_length=64)] = ""
+    proof: Text = ""
 
 
 class Feedback(BaseModel):

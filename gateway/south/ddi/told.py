@@ -12,8 +12,9 @@ from gateway.fleet.judgement import Told
 from gateway.south.ddi import cbor
 from gateway.south.identity import IDENTITY, Identity
 from update.digest import digest_of
-from update.errors import ForbiddenError, ProtocolError, TooLargeError
+from update.errors import ForbiddenError, ProtocolError, SignatureError, TooLargeError
 from update.wire import ddi
+from update.wire.boot_proof import BootProof
 
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.%]{2,60}\](:[0-9]{1,5})?", re.ASCII)
 _SAME_WORDS = uuid.UUID("0b4d8c36-7a55-5f0e-8f1b-8a9a6f3d2c11")
@@ -86,5 +87,15 @@ async def feedback(request: web.Request) -> Told:
         code=ours.code[:64],
         message=ours.message,
         body=ours.model_dump(mode="json"),
-        proven=True,
+        proven=_is_proven(request[IDENTITY], action_in(request), ours),
     )
+
+
+def _is_proven(identity: Identity, action: int, ours: ddi.Report) -> bool:
+    """Whether the node's own key vouches for what it says to run, in this action."""
+    proof = BootProof(identity.node, action, ours.fence, ours.version, ours.slot, ours.slot_sha256, ours.boot_id)
+    try:
+        proof.verify(ours.proof, identity.certificate)
+    except SignatureError:
+        return False
+    return True

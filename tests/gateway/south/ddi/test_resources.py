@@ -1,12 +1,14 @@
 import io
 import json
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 import pytest
 from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -20,9 +22,11 @@ from gateway.south.ddi.resources import Ddi
 from gateway.south.identity import Identity
 from gateway.south.routes import south_application
 from tests.builders.fleet import Clock, Shelf, bundle, register, reports_about
+from tests.builders.keys import make_pki
 from update.digest import digest_of
 from update.identity import Hardware
 from update.wire.attributes import HARDWARE, VERSION
+from update.wire.boot_proof import BootProof
 from update.wire.ddi import MAX_FEEDBACK_BYTES, Execution, Feedback, Finished, Report, Result, Status, encode
 from update.wire.ddi_client import Cancellation, DdiClient, Deployment
 
@@ -33,7 +37,8 @@ NODE_HEADER = "X-Test-Node"
 def by_header(request: web.Request) -> Identity | None:
     """Stands for the TLS handshake: tests of that are in test_routes.py and test_app.py."""
     node = request.headers.get(NODE_HEADER)
-    return None if node is None else Identity(node, digest_of(node.encode()))
+    certificate = make_pki().signers[0].certificate.public_bytes(Encoding.DER)
+    return None if node is None else Identity(node, digest_of(node.encode()), certificate)
 
 
 @dataclass(slots=True)
@@ -106,6 +111,54 @@ def feedback(execution: Execution, finished: Finished = Finished.NONE, *, own: b
     return Feedback(status=Status(execution=execution, result=Result(finished=finished)), fieldrelay=report)
 
 
+def confirmed(action: Action, changed: Mapping[str, object] | None = None) -> Feedback:
+    """The last word of our agent n1, proved; `changed` after it was signed."""
+    proof = BootProof("n1", action.id, action.fence, action.release.version, "b", "", "boot-2")
+    key = make_pki().signers[0].key
+    assert isinstance(key, EllipticCurvePrivateKey)
+    said = Report(
+        report=uuid.uuid4(),
+        sequence=1,
+        fence=action.fence,
+        outcome="confirmed",
+        version=action.release.version,
+        slot="b",
+        boot_id="boot-2",
+        proof=proof.sign(key),
+    )
+    status = Status(execution=Execution.CLOSED, result=Result(finished=Finished.SUCCESS))
+    return Feedback(status=status, fieldrelay=said.model_copy(update=dict(changed or {})))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"proof": ""},
+        {"proof": "!"},
+        {"proof": "A" * 96},
+        {"boot_id": "boot-3"},
+        {"slot": "c"},
+        {"version": "1.3"},
+        {"fence": 7},
+        {"slot_sha256": "0" * 64},
+    ],
+    ids=" ".join,
+)
+async def test_what_the_nodes_key_does_not_vouch_for_is_installed_and_no_more(site: Site, changed: dict[str, object]) -> None:
+    action, agent = await site.order(), site.agent()
+    await agent.feedback(action.id, confirmed(action, changed))
+    found = await site.find(action)
+    assert (found.state, found.installed is not None) == (ActionState.OPEN, True)
+
+
+@pytest.mark.parametrize(("version", "fence"), [("1.1", 1), ("1.2", 2)])
+async def test_a_proof_of_another_order_proves_nothing_about_this_one(site: Site, version: str, fence: int) -> None:
+    action, agent = await site.order(), site.agent()
+    other = replace(action, release=replace(action.release, version=version), fence=fence)
+    await agent.feedback(action.id, confirmed(other))
+    assert (await site.find(action)).state is ActionState.OPEN
+
+
 async def test_a_node_that_nothing_is_wanted_of_is_told_when_to_come_back(site: Site) -> None:
     assert await site.ask("GET", f"{BASE}/n1") == (200, {"config": {"polling": {"sleep": "00:01:30"}}, "_links": {}})
 
@@ -146,7 +199,7 @@ async def test_our_own_client_sees_an_order_through(site: Site) -> None:
     assert artifact.links.download is not None
     assert artifact.links.download.href == str(site.client.make_url(f"/repositories/plant/{target.wire_path}"))
     await agent.feedback(action.id, feedback(Execution.PROCEEDING))
-    await agent.feedback(action.id, feedback(Execution.CLOSED, Finished.SUCCESS, outcome="confirmed"))
+    await agent.feedback(action.id, confirmed(action))
     poll = await agent.poll()
     assert (poll.task, poll.attributes_wanted) == (None, True)
     await agent.config_data({HARDWARE: "board:2", VERSION: "1.2"})
