@@ -20,15 +20,18 @@ from gateway.database.records import Action, ClientKind
 from gateway.fleet.build import Fleet, make_fleet
 from gateway.fleet.judgement import Told
 from gateway.fleet.telling import Telling
-from gateway.north.hawkbit.client import HawkbitClient, Spacing
+from gateway.north.hawkbit.client import HawkbitClient
 from gateway.north.hawkbit.credentials import GatewayToken
-from gateway.north.hawkbit.delivery import Delivered, Delivery
+from gateway.north.hawkbit.delivery import Delivery
 from gateway.north.hawkbit.following import Following, Server
 from gateway.north.hawkbit.obtain import Obtain
 from gateway.north.hawkbit.telling import HawkbitTeller
 from gateway.north.hawkbit.upstream import Gateway, HawkbitUpstream
+from gateway.north.outbox import Delivered
 from gateway.north.proofs import Proofs
 from gateway.north.room import Room
+from gateway.north.spacing import Spacing
+from gateway.north.vouched import Vouched
 from tests.builders.bundles import describe, image, signed
 from tests.builders.fleet import Clock, Shelf
 from tests.builders.keys import make_pki
@@ -112,7 +115,8 @@ async def _site(folder: Path, database: Database, clock: Clock, url: str, prefix
 
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False) as session:
         client = HawkbitClient(session, url, "DEFAULT", GatewayToken(folder / "token"), Spacing(1000, now=lambda: 0.0))
-        obtain = Obtain(client, room, repository="plant", listed=lambda: shelf.targets("plant"), prove=proofs.prove)
+        vouched = Vouched(room, repository="plant", listed=lambda: shelf.targets("plant"), prove=proofs.prove)
+        obtain = Obtain(client, vouched)
         server = Server(COMPANY, client, obtain, teller)
         delivery = Delivery(database, client, COMPANY, clock, controller=controller, chance=_even)
         upstream = HawkbitUpstream(

@@ -13,14 +13,16 @@ from gateway.config import GatewayConfig
 from gateway.database.engine import Database
 from gateway.fleet.catalogue import Catalogue
 from gateway.fleet.takeover import Takeover
-from gateway.north.hawkbit.client import Credential, HawkbitClient, Spacing
+from gateway.north.hawkbit.client import Credential, HawkbitClient
 from gateway.north.hawkbit.credentials import ByCertificate, GatewayToken, TargetTokens
 from gateway.north.hawkbit.delivery import Delivery
 from gateway.north.hawkbit.following import Following, Server
-from gateway.north.hawkbit.obtain import Obtain, Prove
+from gateway.north.hawkbit.obtain import Obtain
 from gateway.north.hawkbit.telling import HawkbitTeller
 from gateway.north.hawkbit.upstream import Gateway, HawkbitUpstream
 from gateway.north.room import Room
+from gateway.north.spacing import Spacing
+from gateway.north.vouched import Prove, Vouched
 from gateway.sections.assigners import HawkbitSection
 from update.trust.verified import TargetInfo
 from update.wire import ddi
@@ -80,10 +82,8 @@ def _upstream(
         manner=Manner(line=common.line),
         artifact_hosts=frozenset(section.artifact_hosts),
     )
-    obtain = Obtain(
-        client, common.room, repository=section.repository, listed=lambda: _listed(common.catalogue), prove=common.prove
-    )
-    server = Server(assigner, client, obtain, teller)
+    vouched = Vouched(common.room, repository=section.repository, listed=lambda: _listed(common.catalogue), prove=common.prove)
+    server = Server(assigner, client, Obtain(client, vouched), teller)
 
     def controller(node: str) -> str:
         return section.controller.replace("{node}", node)

@@ -11,9 +11,8 @@ Rules:
 4. 404 and 410 about an action mean that the server has closed or withdrawn it: `NotFoundError`.
 """
 
-import asyncio
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 from urllib.parse import quote
@@ -21,6 +20,7 @@ from urllib.parse import quote
 import aiohttp
 from pydantic import BaseModel
 
+from gateway.north.spacing import Spacing
 from update.errors import NotFoundError, ProtocolError
 from update.wire import ddi
 from update.wire.ddi_confirmation import ConfirmationAction, ConfirmationFeedback, Installed
@@ -60,22 +60,6 @@ class Standing:
     def idle(self) -> bool:
         """Whether nothing waits."""
         return not (self.deployment or self.cancellation or self.confirmation)
-
-
-class Spacing:
-    """At most `per_s` beginnings in a second, evenly; `now` and `sleep` are the event loop's."""
-
-    def __init__(self, per_s: float, *, now: Callable[[], float]) -> None:
-        self._gap_s = 1.0 / per_s
-        self._now = now
-        self._next_s = 0.0
-
-    async def wait(self) -> None:
-        """Wait for one's turn."""
-        turn = max(self._next_s, self._now())
-        self._next_s = turn + self._gap_s
-        if (left := turn - self._now()) > 0:
-            await asyncio.sleep(left)
 
 
 class HawkbitClient:

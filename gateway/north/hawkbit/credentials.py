@@ -7,11 +7,8 @@ controller id. They are read when they are needed, so a token may be changed whi
 from dataclasses import dataclass
 from pathlib import Path
 
-from update.errors import ConfigurationError
+from gateway.north.token_file import read_token
 from update.identity import check_name
-from update.provided import read_provided
-
-_MOST_CHARACTERS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +19,7 @@ class GatewayToken:
 
     def header(self, controller: str) -> str:  # noqa: ARG002 - the same for all
         """The Authorization."""
-        return f"GatewayToken {_read(self.file)}"
+        return f"GatewayToken {read_token(self.file)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +30,7 @@ class TargetTokens:
 
     def header(self, controller: str) -> str:
         """The Authorization; `ConfigurationError` where the target has no token."""
-        return f"TargetToken {_read(self.folder / check_name(controller, 'a controller id'))}"
+        return f"TargetToken {read_token(self.folder / check_name(controller, 'a controller id'))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +40,3 @@ class ByCertificate:
     def header(self, controller: str) -> str:  # noqa: ARG002 - the same for all
         """Nothing."""
         return ""
-
-
-def _read(file: Path) -> str:
-    token = read_provided(file).decode(errors="replace").strip()
-    if not token.isascii() or not token.isprintable() or not 0 < len(token) <= _MOST_CHARACTERS or " " in token:
-        raise ConfigurationError(f"{file} holds no token: one line of up to {_MOST_CHARACTERS} characters without blanks")
-    return token

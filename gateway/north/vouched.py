@@ -1,0 +1,99 @@
+"""Bundles that an assigner elsewhere wants, and whose word they go by, before any node hears of them.
+
+1. A repository whose verified metadata lists the same SHA-256 and length knows the bundle: its provenance is `tuf`, and it is
+   mirrored like everything there.
+2. Otherwise it is proved by its own signature against the authorities of the one repository that is configured for the
+   assigner, and kept among that repository's content: its provenance is `cms`.
+
+Each assigner's own module says where the bytes come from, and under what they are looked up.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.database.records import Release
+from gateway.fleet.nodes import release_of
+from gateway.north.room import Room
+from update.bundle.verified import VerifiedBundle, VerifiedRaucBundle
+from update.digest import Digest
+from update.errors import BundleError, LengthOrHashError, StoreError, TrustError
+from update.store.staging import Staged
+from update.trust.verified import Provenance, TargetCustom, TargetInfo, verify_target
+
+Prove = Callable[[Path, TargetInfo], VerifiedBundle | VerifiedRaucBundle]
+"""Proves a bundle by its own signature, against the authorities of the target's repository. Errors: trust and bundle ones."""
+Listed = Callable[[], Iterable[TargetInfo]]
+"""Everything that the repositories list now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Obtained:
+    """A bundle that may be offered: `hardware` are the identifiers that it is for, where that is known."""
+
+    release: Release
+    hardware: tuple[str, ...] = ()
+
+
+class Vouched:
+    """The bundles of one assigner. `repository` is whose authorities prove what no metadata lists."""
+
+    def __init__(self, room: Room, *, repository: str, listed: Listed, prove: Prove) -> None:
+        self.room = room
+        self._repository = repository
+        self._listed = listed
+        self._prove = prove
+        self._proved: dict[Digest, Obtained] = {}
+
+    def listed(self, sha256: Digest, length: int) -> tuple[TargetInfo, Obtained] | None:
+        """The bundle, if a repository lists it (rule 1)."""
+        for info in self._listed():
+            if (info.sha256, info.length) == (sha256, length):
+                return info, Obtained(release_of(info), info.custom.hw_ids)
+        return None
+
+    def info(self, name: str, sha256: Digest, length: int, version: str = "") -> TargetInfo:
+        """What is said of a bundle that no metadata lists; without a version, it is the bundle's own that counts."""
+        return TargetInfo(self._repository, name, length, sha256, TargetCustom(version=version), "")
+
+    async def kept(self, info: TargetInfo) -> Obtained | None:
+        """The bundle, if it is stored; proved again where this process has not yet. Errors: `TrustError`, `BundleError`."""
+        if (known := self._proved.get(info.sha256)) is not None and self.room.store.find(info) is not None:
+            return known
+        file = await asyncio.to_thread(self._stored, info)
+        return None if file is None else await self._by_its_signature(info, file)
+
+    async def keep(self, info: TargetInfo, staged: Staged) -> Obtained:
+        """Prove what has come completely, and store it; what cannot be proved is thrown away.
+
+        Errors: `TrustError`, `BundleError`, `LengthOrHashError`, `StoreError`.
+        """
+        try:
+            verified = await asyncio.to_thread(verify_target, info, staged.path)
+            obtained = await self._by_its_signature(info, staged.path)
+        except (TrustError, BundleError, LengthOrHashError):
+            await asyncio.to_thread(staged.discard)
+            raise
+        await asyncio.to_thread(self.room.store.publish, verified)
+        return obtained
+
+    def _stored(self, info: TargetInfo) -> Path | None:
+        try:
+            return self.room.store.open_verified(info).file
+        except StoreError:  # absent, or damaged and set aside: it is fetched
+            return None
+
+    async def _by_its_signature(self, info: TargetInfo, file: Path) -> Obtained:
+        bundle = await asyncio.to_thread(self._prove, file, info)
+        version = info.custom.version or _version(bundle)
+        release = Release(info.repository, info.path, info.sha256, info.length, version, Provenance.CMS)
+        obtained = self._proved[info.sha256] = Obtained(release)
+        return obtained
+
+
+def _version(bundle: VerifiedBundle | VerifiedRaucBundle) -> str:
+    """What a bundle says of itself; a plain RAUC bundle says nothing that can be read here."""
+    if isinstance(bundle, VerifiedBundle):
+        return bundle.description.version
+    return "" if bundle.manifest is None else bundle.manifest.version
