@@ -12,7 +12,6 @@ do not apply to these responses. The private names used (`_drain_helper`, `_eof_
 - Warm pages are read on the loop (preadv2 with RWF_NOWAIT), cold ones in a thread, which also warms them for sendfile.
 - The kernel is given a duplicate of the transport's descriptor: the transport closes its own as soon as the client
   half-closes, and the next connection gets that number.
-- TLS takes blocks of `TLS_BLOCK_BYTES`: they are encrypted at once, and more of them would only wait in memory.
 - A client that stops reading is given `STALL_S` and then cut. The wait for its own share (`pace.py`) is not counted.
 """
 
@@ -33,7 +32,6 @@ from update.chunks.ranges import Range
 
 BLOCK_BYTES = 256 << 10
 FIRST_BLOCK_BYTES = 64 << 10
-TLS_BLOCK_BYTES = 64 << 10
 SENDFILE_FROM_BYTES = 128 << 10
 STALL_S = 120.0
 
@@ -105,8 +103,7 @@ class _Blocks:
         self._transport = transport
         self._descriptor = descriptor
         self._share = request.get(PACE)
-        most = TLS_BLOCK_BYTES if request.secure else BLOCK_BYTES
-        self._most = most if self._share is None else min(most, self._share.step_bytes)
+        self._most = BLOCK_BYTES if self._share is None else min(BLOCK_BYTES, self._share.step_bytes)
 
     async def send(self, parts: Sequence[Part], tail: bytes) -> None:
         """Everything, in this order."""
@@ -131,7 +128,7 @@ class _Blocks:
     async def _flush(self, waiting: "list[bytes | bytearray]") -> None:
         if self._share is not None:
             await self._share.take(sum(map(len, waiting)))
-        self._transport.writelines(waiting)
+        self._transport.write(b"".join(waiting))  # each piece alone would be a TLS record of its own
         try:
             async with asyncio.timeout(STALL_S):
                 await self._request.protocol._drain_helper()  # noqa: SLF001 - aiohttp has no public drain; a contract test pins it
