@@ -32,6 +32,7 @@ async def book(
         return
     if judgement.installed:
         await actions.mark_installed(transaction, action.id, boot_id=boot_id, now=now)
+        await telling.written(transaction, action)
     if judgement.outcome is None:
         return
     end = _end(action, judgement.outcome, judgement, now)

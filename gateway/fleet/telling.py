@@ -19,6 +19,10 @@ class Teller(Protocol):
         """A node said something that does not end the action."""
         ...
 
+    async def written(self, transaction: Transaction, action: Action) -> None:
+        """The node says that it has installed; told once, before anybody knows whether it runs."""
+        ...
+
     async def ended(self, transaction: Transaction, action: Action, end: End) -> None:
         """The action is closed; told once."""
         ...
@@ -42,6 +46,11 @@ class Telling:
         """Pass on what a node said."""
         if (teller := self._tellers.get(action.assigner)) is not None and action.state is not ActionState.CLOSED:
             await teller.said(transaction, action, report)
+
+    async def written(self, transaction: Transaction, action: Action) -> None:
+        """Pass on that a node has installed, the first time."""
+        if (teller := self._tellers.get(action.assigner)) is not None and action.installed is None:
+            await teller.written(transaction, action)
 
     async def close(self, transaction: Transaction, action: Action, end: End, *, superseded_by: int | None = None) -> None:
         """Close an action and pass on how it ended; one that is closed already stays as it is, and nobody is told again."""

@@ -24,7 +24,7 @@ from gateway.database.records import Action, ActionOutcome, End, Matter, Node, O
 from update.wire import ddi
 from update.wire.ddi_confirmation import Answer, ConfirmationFeedback, Installed
 
-MOST_MESSAGES: Final = 900
+MOST_MESSAGES: Final = 450
 MOST_LINES: Final = 50
 LONGEST_LINE: Final = 500
 GATHERED_S: Final = 5.0
@@ -50,6 +50,9 @@ class HawkbitTeller:
             await outgoing.replace_body(transaction, newest.id, {**body, "details": [*_details(body), *lines]})
         elif len(before) < MOST_MESSAGES:
             await self._add(transaction, action, report.report, _going(lines[-MOST_LINES:]), gathered=True)
+
+    async def written(self, transaction: Transaction, action: Action) -> None:
+        """Nothing: DDI has no word for it, and what the node said is told already."""
 
     async def ended(self, transaction: Transaction, action: Action, end: End) -> None:
         """Tell how it ended, once."""

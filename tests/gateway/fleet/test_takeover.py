@@ -46,12 +46,16 @@ class Heard:
     """An assigner that only listens."""
 
     said_: list[ReportRecord] = field(default_factory=list)
+    written_: list[str] = field(default_factory=list)
     ends: list[tuple[str, ActionOutcome, str]] = field(default_factory=list)
     installed_: list[tuple[str, str, str]] = field(default_factory=list)
     answers: list[tuple[bool | str, ...]] = field(default_factory=list)
 
     async def said(self, _transaction: Transaction, _action: Action, report: ReportRecord) -> None:
         self.said_.append(report)
+
+    async def written(self, _transaction: Transaction, action: Action) -> None:
+        self.written_.append(action.source)
 
     async def ended(self, _transaction: Transaction, action: Action, end: End) -> None:
         self.ends.append((action.source, end.outcome, end.message))
@@ -227,6 +231,16 @@ async def test_an_assigner_hears_what_its_nodes_say(elsewhere: Elsewhere) -> Non
     await elsewhere.takeover.take("n1", wish())
     await elsewhere.feedback("downloading")
     assert [report.details for report in elsewhere.heard.said_] == [("downloading",)]
+
+
+async def test_an_assigner_hears_once_that_its_node_has_installed(elsewhere: Elsewhere) -> None:
+    await elsewhere.kind(ClientKind.RAUC)
+    await elsewhere.takeover.take("n1", wish())
+    await elsewhere.feedback("begins")
+    assert elsewhere.heard.written_ == []
+    for words in ("done", "done again"):
+        await elsewhere.feedback(words, execution="closed", finished="success")
+    assert elsewhere.heard.written_ == ["17"]
 
 
 async def test_a_node_in_circles_is_stopped_and_its_update_is_unverified(elsewhere: Elsewhere) -> None:
