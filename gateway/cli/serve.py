@@ -1,6 +1,7 @@
 """`fieldrelay gateway serve`: runs the gateway until SIGTERM or SIGINT, then ends it cleanly."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -33,6 +34,8 @@ async def _serve(config: GatewayConfig, manager: ServiceManager) -> None:
         loop.add_signal_handler(number, stop.set)
 
     def ready(listening: Listening) -> None:
+        gc.collect()
+        gc.freeze()  # what a gateway is made of stays: collections need not look through it again and again
         _LOG.info("%s serves on port %s", config.gateway.name, listening.port)
         manager.tell("READY=1", f"STATUS=serving on port {listening.port}")
 
