@@ -8,7 +8,7 @@ and ends the gateway with it, so that whoever supervises it can start it anew.
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,7 +22,9 @@ from aiohttp import web
 from gateway.alone import alone
 from gateway.background import background_work
 from gateway.config import ContentSection, GatewayConfig, SouthSection, StateFolder
+from gateway.control.nodes import NodeControl
 from gateway.control.server import Control, allowed_peers, control_application
+from gateway.control.server import Part as ControlPart
 from gateway.control.server import listen as listen_for_operators
 from gateway.database.engine import Database, sqlite_url
 from gateway.fleet.build import Fleet, make_fleet
@@ -297,7 +299,7 @@ def _make_control(
     routes: Routes,
     prefetch: Prefetch,
     elsewhere: Elsewhere,
-) -> Control:
+) -> Sequence[ControlPart]:
     status = Status(
         database,
         mirrors,
@@ -310,7 +312,8 @@ def _make_control(
         prefetch=prefetch.states,
         assigners=elsewhere.states,
     )
-    return Control(status, fleet.assigner, fleet.tokens, mirrors, ChosenModes(database))
+    orders = Control(status, fleet.assigner, fleet.tokens, mirrors, ChosenModes(database))
+    return [orders, NodeControl(fleet.ownership, fleet.accounts, fleet.confirmations)]
 
 
 async def _shown(mirrors: Mirrors) -> None:
@@ -344,7 +347,7 @@ async def _plain_listener(
 
 
 @asynccontextmanager
-async def _operators(ground: Ground, control: Control) -> AsyncGenerator[None]:
+async def _operators(ground: Ground, control: Sequence[ControlPart]) -> AsyncGenerator[None]:
     section = ground.config.control
     allowed = allowed_peers(section.allowed_uids, section.allowed_gids)
     runner = web.AppRunner(control_application(control, allowed), access_log=None, shutdown_timeout=_OPERATORS_SHUTDOWN_S)

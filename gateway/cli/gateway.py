@@ -5,18 +5,19 @@ the gateway really does. Results go to stdout, everything else to stderr; `--jso
 """
 
 import asyncio
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from gateway.cli import output
+from gateway.cli.fleet import COMMANDS
+from gateway.cli.places import Places, reason_option
 from gateway.cli.serve import serve as run_gateway
 from gateway.cli.show import as_json, emit
-from gateway.config import ControlSection, GatewaySection, PrefetchMode, SouthSection, load_config
+from gateway.config import ControlSection, GatewaySection, PrefetchMode, SouthSection
 from gateway.control import messages
-from gateway.control.client import ControlClient
 from gateway.setup import Wishes, set_up
 from update.durable import Disk
 
@@ -24,19 +25,6 @@ DEFAULT_CONFIG = Path("/etc/fieldrelay/gateway.toml")
 
 _PATH = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
-_reason = click.option("--reason", default="", help="Why; kept with what is done.")
-
-
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Where the gateway is: its configuration, and the socket if it was named."""
-
-    config: Path
-    socket: Path | None
-
-    def client(self) -> ControlClient:
-        """To the socket that was named, else to the configured one: an operator need not be able to read the configuration."""
-        return ControlClient(self.socket or load_config(self.config).control.socket)
 
 
 @click.group()
@@ -46,6 +34,10 @@ class Places:
 def gateway(context: click.Context, config: Path, socket: Path | None) -> None:
     """Set up, run and command a gateway."""
     context.obj = Places(config, socket)
+
+
+for _command in COMMANDS:
+    gateway.add_command(_command)
 
 
 @gateway.command()
@@ -95,23 +87,32 @@ def nodes(places: Places, *, as_json: bool) -> None:
 @click.argument("release")
 @click.argument("names", nargs=-1, metavar="[NODE]...")
 @click.option("--all", "everyone", is_flag=True, help="Every node of this site's own rollouts.")
+@click.option("--override", is_flag=True, help="Also for nodes that others assign for; needs --reason, which they are told.")
 @click.option("--repository", default="", help="Where a version or path is in several.")
 @click.option(
     "--prefetch",
     type=click.Choice([mode.value for mode in PrefetchMode]),
     help="Of its images; else as the repository is configured.",
 )
-@_reason
+@reason_option
 @as_json
 @click.pass_obj
 def assign(
-    places: Places, /, *, as_json: bool, everyone: bool, names: tuple[str, ...], prefetch: str | None, **order: str
+    places: Places,
+    /,
+    *,
+    as_json: bool,
+    everyone: bool,
+    override: bool,
+    names: tuple[str, ...],
+    prefetch: str | None,
+    **order: str,
 ) -> None:
     """Order RELEASE (a version, or a bundle's path) for nodes; all of them take the order, or none."""
     if bool(names) == everyone:
         raise click.UsageError("name the nodes, or say --all")
     mode = None if prefetch is None else PrefetchMode(prefetch)
-    request = messages.AssignRequest(nodes=None if everyone else names, prefetch=mode, **order)
+    request = messages.AssignRequest(nodes=None if everyone else names, prefetch=mode, override=override, **order)
     made = asyncio.run(places.client().assign(request))
     values = {"assignments": output.as_values(messages.ASSIGN_REPLY, made)}
     emit("fieldrelay.gateway.assign/1", values, [output.show_assignments(made)], as_json=as_json)
@@ -120,7 +121,7 @@ def assign(
 @gateway.command()
 @click.argument("node", default="")
 @click.option("--valid", "hours", type=click.IntRange(1, 720), default=24, show_default=True, help="Hours until it ends.")
-@_reason
+@reason_option
 @as_json
 @click.pass_obj
 def token(places: Places, node: str, hours: int, reason: str, *, as_json: bool) -> None:

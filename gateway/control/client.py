@@ -8,7 +8,7 @@ from typing import TypeVar
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, UnixConnector
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.control import messages
+from gateway.control import messages, node_messages
 from gateway.edge import Refusal
 from gateway.fleet.catalogue import RepositoryState
 from gateway.status import GatewayState, NodeState
@@ -47,6 +47,30 @@ class ControlClient:
     async def refresh(self, repository: str) -> RepositoryState:
         """Have a repository's upstreams asked for news."""
         return await self._call("POST", messages.REFRESH.format(name=repository), messages.REFRESH_REPLY)
+
+    async def set_node(self, node: str, request: node_messages.SettingsRequest) -> node_messages.NodeSettings:
+        """Decide something about a node."""
+        path, body = node_messages.SETTINGS.format(name=node), node_messages.SETTINGS_REQUEST.dump_json(request)
+        return await self._call("PATCH", path, node_messages.SETTINGS_REPLY, body)
+
+    async def give_token(self, node: str, request: node_messages.AccountRequest) -> node_messages.AccountReply:
+        """Give a node its own token."""
+        path, body = node_messages.ACCOUNT.format(name=node), node_messages.ACCOUNT_REQUEST.dump_json(request)
+        return await self._call("POST", path, node_messages.ACCOUNT_REPLY, body)
+
+    async def take_token(self, node: str) -> node_messages.AccountReply:
+        """Have a node's token open nothing."""
+        return await self._call("DELETE", node_messages.ACCOUNT.format(name=node), node_messages.ACCOUNT_REPLY)
+
+    async def cancel(self, node: str, request: node_messages.CancelRequest) -> node_messages.CancelReply:
+        """Let go of what the site ordered."""
+        path, body = node_messages.CANCEL.format(name=node), node_messages.CANCEL_REQUEST.dump_json(request)
+        return await self._call("POST", path, node_messages.CANCEL_REPLY, body)
+
+    async def confirm(self, node: str, request: node_messages.ConfirmRequest) -> node_messages.ConfirmReply:
+        """Agree to what waits."""
+        path, body = node_messages.CONFIRM.format(name=node), node_messages.CONFIRM_REQUEST.dump_json(request)
+        return await self._call("POST", path, node_messages.CONFIRM_REPLY, body)
 
     async def _call(self, method: str, path: str, reply: TypeAdapter[_Reply], body: bytes = _NO_BODY) -> _Reply:
         status, data = await self._exchange(method, path, body)

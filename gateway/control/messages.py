@@ -28,7 +28,8 @@ _Reason = Annotated[str, Field(max_length=2000)]
 class AssignRequest:
     """Order `release` (path or version) for `nodes`; None: for every node.
 
-    `prefetch`: how its images are fetched beforehand; None: as the repository is configured.
+    `prefetch`: how its images are fetched beforehand; None: as the repository is configured. `override`: also for nodes that
+    others assign for.
     """
 
     release: Annotated[str, Field(min_length=1, max_length=4096)]
@@ -36,6 +37,7 @@ class AssignRequest:
     repository: _Name = ""
     reason: _Reason = ""
     prefetch: PrefetchMode | None = None
+    override: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ what the kernel says, not what the caller says.
 """
 
 import os
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -46,6 +46,14 @@ class _Modes(Protocol):
     async def choose(self, bundles: Collection[Digest], mode: PrefetchMode) -> None: ...
 
 
+class Part(Protocol):
+    """Some of the operator's commands."""
+
+    def routes(self) -> list[web.RouteDef]:
+        """Each command at its path."""
+        ...
+
+
 class Control:
     """The operator's commands; `modes` keeps how images of single orders are fetched beforehand."""
 
@@ -80,6 +88,7 @@ class Control:
             requested_by=f"uid {peer_of(request).uid}",
             repository=wanted.repository,
             reason=wanted.reason,
+            override=wanted.override,
         )
         made = await self._assigner.assign(order)
         if wanted.prefetch is not None:
@@ -96,7 +105,9 @@ class Control:
         return answer(messages.REFRESH_REPLY, await self._repositories.refresh(request.match_info["name"]))
 
 
-def control_application(control: Control, allowed: Allowed, identify: Callable[[web.Request], Peer] = peer_of) -> web.Application:
+def control_application(
+    parts: Sequence[Part], allowed: Allowed, identify: Callable[[web.Request], Peer] = peer_of
+) -> web.Application:
     """The application behind the socket; `identify` is another one in tests only."""
 
     @web.middleware
@@ -105,7 +116,7 @@ def control_application(control: Control, allowed: Allowed, identify: Callable[[
         return await handler(request)
 
     application = web.Application(middlewares=[refuse_by_name, admit], client_max_size=MAX_BODY_BYTES)
-    application.add_routes(control.routes())
+    application.add_routes([route for part in parts for route in part.routes()])
     return application
 
 

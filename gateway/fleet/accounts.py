@@ -14,14 +14,13 @@ from gateway.database.records import ClientKind, Node
 from update.digest import digest_of
 from update.errors import UnknownNodeError
 from update.identity import check_name
-from update.trust.verified import Provenance
 
 _TOKEN_BYTES = 32
 _LONGEST = 128
 
 
 class Accounts:
-    """Makes, finds and takes away the tokens of nodes, and sets what people decide about a node."""
+    """Makes, finds and takes away the tokens of nodes."""
 
     def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
         self._database = database
@@ -51,18 +50,6 @@ class Accounts:
             return None
         async with self._database.reading() as transaction:
             return await nodes.by_token(transaction, digest_of(token.encode()))
-
-    async def set_kind(self, node: str, kind: ClientKind) -> None:
-        """What speaks for a node, for good. `UnknownNodeError`."""
-        async with self._database.writing() as transaction:
-            await _known(transaction, node)
-            await nodes.set_kind(transaction, node, kind, fixed=True)
-
-    async def set_accepts(self, node: str, provenance: Provenance) -> None:
-        """The weakest provenance that a node is offered. `UnknownNodeError`."""
-        async with self._database.writing() as transaction:
-            await _known(transaction, node)
-            await nodes.set_accepts(transaction, node, provenance)
 
 
 async def _known(transaction: Transaction, node: str) -> None:

@@ -10,6 +10,7 @@ from gateway.fleet.catalogue import Catalogue
 from gateway.fleet.confirmations import Confirmations
 from gateway.fleet.deadlines import Deadlines
 from gateway.fleet.nodes import Assigner
+from gateway.fleet.ownership import Ownership
 from gateway.fleet.progress import Progress
 from gateway.fleet.takeover import Takeover
 from gateway.fleet.telling import Telling
@@ -26,6 +27,7 @@ class Fleet:
     confirmations: Confirmations
     deadlines: Deadlines
     accounts: Accounts
+    ownership: Ownership
     tokens: Tokens
 
 
@@ -46,5 +48,6 @@ def make_fleet(
         confirmations=Confirmations(database, now, telling),
         deadlines=Deadlines(database, now, telling, stuck_after_s=stuck_after_s, verify_within_s=verify_within_s),
         accounts=Accounts(database, now),
+        ownership=Ownership(database, now, telling),
         tokens=Tokens(database, now),
     )

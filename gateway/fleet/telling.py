@@ -4,7 +4,7 @@ An assigner that lives elsewhere (`hawkbit:NAME`, `wfx:NAME`) has a `Teller`, wh
 another matter (`gateway.north`). The site itself needs none: it reads the database.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from gateway.database.engine import Transaction
@@ -41,6 +41,11 @@ class Telling:
 
     def __init__(self, tellers: Mapping[str, Teller]) -> None:
         self._tellers = tellers
+
+    @property
+    def assigners(self) -> Collection[str]:
+        """Who is told."""
+        return self._tellers.keys()
 
     async def said(self, transaction: Transaction, action: Action, report: ReportRecord) -> None:
         """Pass on what a node said."""

@@ -4,6 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from gateway.control import messages
+from gateway.control.nodes import NodeControl
 from gateway.south.content import ContentServer
 from gateway.south.ddi.agreement import Agreement
 from gateway.south.ddi.artifacts import Artifacts
@@ -65,3 +66,5 @@ def test_the_announcement_is_there() -> None:
 def test_every_operators_resource_is_there() -> None:
     gets, posts = (messages.STATUS, messages.NODES), (messages.ASSIGN, messages.TOKENS, messages.REFRESH)
     assert named(*(f"GET {path}" for path in gets), *(f"POST {path}" for path in posts)) == []
+    routes = NodeControl.__new__(NodeControl).routes()
+    assert named(*(f"{route.method} {route.path}" for route in routes)) == []

@@ -73,7 +73,7 @@ async def serve(application: web.Application, socket: Path, allowed: Allowed) ->
 @pytest.fixture
 async def client(control: Control, folder: Path) -> AsyncIterator[ControlClient]:
     allowed = allowed_peers((), ())
-    runner = await serve(control_application(control, allowed), folder / "run" / "control.sock", allowed)
+    runner = await serve(control_application([control], allowed), folder / "run" / "control.sock", allowed)
     yield ControlClient(folder / "run" / "control.sock")
     await runner.cleanup()
 
@@ -201,7 +201,7 @@ async def test_a_defect_is_told_without_its_story(database: Database, shelf: She
     status = Status(database, shelf, FixedSize(), now=clock, name="gw", version="0.1", polling_interval_s=10)
     broken = Control(status, Assigner(database, shelf, clock), Tokens(database, clock), None, ChosenModes(database))  # type: ignore[arg-type]  # the defect
     allowed = allowed_peers((), ())
-    runner = await serve(control_application(broken, allowed), folder / "s", allowed)
+    runner = await serve(control_application([broken], allowed), folder / "s", allowed)
     answered, answer = await raw(folder / "s", "POST", "/v1/repositories/plant/refresh")
     assert (answered, b"Traceback" in answer, b"NoneType" in answer) == (500, False, False)
     await runner.cleanup()
@@ -210,7 +210,7 @@ async def test_a_defect_is_told_without_its_story(database: Database, shelf: She
 async def test_a_stranger_is_refused_before_the_command_is_read(control: Control, folder: Path) -> None:
     allowed = Allowed(frozenset({0, 7}), frozenset({50}))
     stranger = Peer(pid=1, uid=NOBODY, gids=frozenset({NOBODY}))
-    runner = await serve(control_application(control, allowed, lambda _: stranger), folder / "s", allowed)
+    runner = await serve(control_application([control], allowed, lambda _: stranger), folder / "s", allowed)
     with pytest.raises(ForbiddenError, match="user 65534 may not command"):
         await ControlClient(folder / "s").status()
     await runner.cleanup()
@@ -268,7 +268,7 @@ async def test_another_user_of_this_machine_commands_only_where_it_may(
     control: Control, folder: Path, uids: tuple[int, ...], gids: tuple[int, ...], status: int
 ) -> None:
     allowed = allowed_peers(uids, gids)
-    runner = await serve(control_application(control, allowed), folder / "s", allowed)
+    runner = await serve(control_application([control], allowed), folder / "s", allowed)
     child = ask_as(NOBODY, folder / "s")
     _, ended = await asyncio.to_thread(os.waitpid, child, 0)
     assert os.waitstatus_to_exitcode(ended) == status
@@ -276,7 +276,7 @@ async def test_another_user_of_this_machine_commands_only_where_it_may(
 
 
 async def test_commands_that_come_by_tcp_are_refused(control: Control) -> None:
-    runner = web.AppRunner(control_application(control, allowed_peers((), ())))
+    runner = web.AppRunner(control_application([control], allowed_peers((), ())))
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -290,7 +290,7 @@ async def test_a_socket_left_behind_by_a_crash_is_replaced(control: Control, fol
     with sockets.socket(sockets.AF_UNIX) as left:
         left.bind(str(folder / "s"))
     allowed = allowed_peers((), ())
-    runner = await serve(control_application(control, allowed), folder / "s", allowed)
+    runner = await serve(control_application([control], allowed), folder / "s", allowed)
     assert (await ControlClient(folder / "s").status()).name == "gw"
     await runner.cleanup()
 
@@ -299,7 +299,7 @@ async def test_a_socket_left_behind_by_a_crash_is_replaced(control: Control, fol
 async def test_a_socket_that_cannot_be_opened_is_a_configuration_error(control: Control, folder: Path, name: str) -> None:
     (folder / "taken" / "s").mkdir(parents=True)
     allowed = allowed_peers((), ())
-    runner = web.AppRunner(control_application(control, allowed))
+    runner = web.AppRunner(control_application([control], allowed))
     await runner.setup()
     with pytest.raises(ConfigurationError, match=r"control\.socket"):
         await listen(runner, folder / name, allowed, Disk())

@@ -80,24 +80,9 @@ async def test_a_name_that_no_node_can_have_gets_no_token(accounts: Accounts) ->
         await accounts.give_token("../n1", ClientKind.SWUPDATE)
 
 
-async def test_what_people_decide_needs_a_node(accounts: Accounts) -> None:
-    for attempt in (
-        accounts.take_token("n9"),
-        accounts.set_kind("n9", ClientKind.RAUC),
-        accounts.set_accepts("n9", Provenance.CMS),
-    ):
-        with pytest.raises(UnknownNodeError, match="n9"):
-            await attempt
-
-
-async def test_what_people_decide_counts(accounts: Accounts, database: Database, clock: Clock) -> None:
-    await register(database, clock, "n1")
-    await accounts.set_kind("n1", ClientKind.RAUC)
-    await accounts.set_accepts("n1", Provenance.CMS)
-    async with database.reading() as transaction:
-        node = await nodes.find(transaction, "n1")
-    assert node is not None
-    assert (node.kind, node.kind_fixed, node.accepts) == (ClientKind.RAUC, True, Provenance.CMS)
+async def test_only_a_node_that_was_here_loses_its_token(accounts: Accounts) -> None:
+    with pytest.raises(UnknownNodeError, match="n9"):
+        await accounts.take_token("n9")
 
 
 async def test_an_action_opens_when_somebody_agrees(database: Database, confirmations: Confirmations, waiting: Action) -> None:

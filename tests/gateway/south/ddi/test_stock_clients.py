@@ -226,7 +226,7 @@ async def test_the_history_is_newest_first(site: Site, most: str, lines: list[st
 
 
 async def test_what_is_hidden_cannot_be_fetched_by_its_number(site: Site) -> None:
-    await site.fleet.accounts.set_kind("n1", ClientKind.SWUPDATE)
+    await site.fleet.ownership.set_kind("n1", ClientKind.SWUPDATE)
     action = await site.want(terms=Terms(opens=UNTIL_TOLD))
     assert "deploymentBase" not in str(await site.json("n1"))
     async with await site.get(f"n1/deploymentBase/{action.id}") as response:
