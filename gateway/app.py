@@ -34,7 +34,7 @@ from gateway.fleet.telling import Telling
 from gateway.fleet.variants import Variants
 from gateway.north.build import make_mirrors, make_prefetch
 from gateway.north.elsewhere import Begin, Elsewhere
-from gateway.north.hawkbit.build import Common
+from gateway.north.means import Common
 from gateway.north.mirrors import Mirrors
 from gateway.north.prefetch import Prefetch
 from gateway.north.proofs import Proofs

@@ -14,7 +14,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationInfo
 from pydantic.dataclasses import dataclass
 
-from gateway.sections.assigners import HawkbitSection, checked_hawkbit
+from gateway.sections.assigners import HawkbitSection, WfxSection, checked_hawkbit, checked_wfx
 from gateway.sections.routes import RouteSection, checked_routes
 from update.bundle.rauc_reader import RaucPurpose
 from update.errors import ConfigurationError
@@ -35,6 +35,7 @@ from update.provided import (
 from update.wire.timetable import BytesPerSecond, Span, checked_zone
 
 FORMAT_VERSION = 1
+_CONNECTIONS_FOR_EVENTS = 4
 
 _URL = TypeAdapter(Url)
 _INTERFACE = re.compile(r"[^\s/:]{1,15}", re.ASCII)  # IFNAMSIZ, less its final zero; an IPv4 address fits too
@@ -261,6 +262,7 @@ class GatewayConfig:
     log: LogSection = LogSection()
     repository: Annotated[tuple[RepositorySection, ...], AfterValidator(_checked_repositories)] = ()
     hawkbit: Annotated[tuple[HawkbitSection, ...], AfterValidator(checked_hawkbit)] = ()
+    wfx: Annotated[tuple[WfxSection, ...], AfterValidator(checked_wfx)] = ()
     route: Annotated[tuple[RouteSection, ...], AfterValidator(checked_routes)] = ()
 
 
@@ -269,6 +271,14 @@ def _consistent(config: GatewayConfig) -> GatewayConfig:
     for section in config.hawkbit:
         if section.repository not in known:
             raise ValueError(f"hawkbit {section.name}: there is no [[repository]] named {section.repository}")
+    for wfx in config.wfx:
+        if wfx.repository not in known:
+            raise ValueError(f"wfx {wfx.name}: there is no [[repository]] named {wfx.repository}")
+        if wfx.events and config.wan.connections < _CONNECTIONS_FOR_EVENTS:
+            raise ValueError(
+                f"wfx {wfx.name}: its events hold one of the connections: wan.connections is at least "
+                f"{_CONNECTIONS_FOR_EVENTS} then, not {config.wan.connections}; or events = false"
+            )
     return config
 
 

@@ -2,16 +2,24 @@
 
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
+from typing import Protocol
 
 from gateway.config import GatewayConfig
 from gateway.fleet.catalogue import AssignerState
 from gateway.fleet.takeover import Takeover
 from gateway.fleet.telling import Telling
-from gateway.north.hawkbit.build import Common, hawkbit_tellers, hawkbit_upstreams
-from gateway.north.hawkbit.upstream import HawkbitUpstream
+from gateway.north.hawkbit.build import hawkbit_tellers, hawkbit_upstreams
+from gateway.north.means import Common
+from gateway.north.wfx.build import wfx_tellers, wfx_upstreams
 
 Begin = Callable[[Coroutine[object, object, object], str], None]
 """Begins work that lasts as long as the gateway."""
+
+
+class _Upstream(Protocol):
+    async def run(self) -> None: ...
+
+    async def state(self) -> AssignerState: ...
 
 
 class Elsewhere:
@@ -21,12 +29,16 @@ class Elsewhere:
         self._config = config
         self._now = now
         self._hawkbit_tellers = hawkbit_tellers(config.hawkbit, now)
-        self._upstreams: Sequence[HawkbitUpstream] = ()
-        self.telling = Telling(self._hawkbit_tellers)
+        self._wfx_tellers = wfx_tellers(config.wfx, now)
+        self._upstreams: Sequence[_Upstream] = ()
+        self.telling = Telling({**self._hawkbit_tellers, **self._wfx_tellers})
 
     def begin(self, takeover: Takeover, common: Common, begin: Begin) -> None:
         """Ask every one of them from now on."""
-        self._upstreams = hawkbit_upstreams(self._config, self._hawkbit_tellers, takeover, common, self._now)
+        self._upstreams = [
+            *hawkbit_upstreams(self._config, self._hawkbit_tellers, takeover, common, self._now),
+            *wfx_upstreams(self._config, self._wfx_tellers, takeover, common, self._now),
+        ]
         for upstream in self._upstreams:
             begin(upstream.run(), "assigner")
 

@@ -1,8 +1,8 @@
-"""A site whose nodes a hawkBit server assigns: everything between the server and the nodes' edge, in this process.
+"""A site whose nodes an assigner elsewhere has: everything between its server and the nodes' edge, in this process.
 
-site = await make_site(folder, database, clock, url, token_file)
-await site.poll()                      # as often as it is due: now
-await site.deliver()
+async with north_site(folder, database, clock, url, token) as site:      # hawkBit; `wfx_site` is its like for wfx
+    await site.poll()                                                     # as often as it is due: now
+    await site.deliver()
 """
 
 from collections.abc import AsyncIterator
@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
 import aiohttp
 
@@ -18,6 +19,7 @@ from gateway.database.engine import Database, sqlite_url
 from gateway.database.queries import nodes
 from gateway.database.records import Action, ClientKind
 from gateway.fleet.build import Fleet, make_fleet
+from gateway.fleet.catalogue import AssignerState
 from gateway.fleet.judgement import Told
 from gateway.fleet.telling import Telling
 from gateway.north.hawkbit.client import HawkbitClient
@@ -43,25 +45,40 @@ from update.wire import ddi
 COMPANY = "hawkbit:company"
 
 
+class Asking(Protocol):
+    """An upstream of any kind."""
+
+    async def poll_all(self) -> None: ...
+
+    async def state(self) -> AssignerState: ...
+
+
+class Delivering(Protocol):
+    """A delivery of any kind."""
+
+    async def deliver(self) -> Delivered: ...
+
+
 @dataclass(slots=True)
 class NorthSite:
     """The parts, and what a test does with them. `elapsed` is the clock of the polls, in seconds."""
 
     database: Database
     fleet: Fleet
-    upstream: HawkbitUpstream
-    delivery: Delivery
+    upstream: Asking
+    delivery: Delivering
     shelf: Shelf
     store: Store
     clock: Clock
     elapsed: list[float]
     prefix: str
+    assigner: str = COMPANY
 
     async def add_node(self, name: str, kind: ClientKind = ClientKind.SWUPDATE) -> None:
-        """A node that the company assigns for, and that has been here."""
+        """A node that the assigner has, and that has been here."""
         await self.fleet.accounts.give_token(name, kind)
         async with self.database.writing() as transaction:
-            await nodes.set_assigner(transaction, name, COMPANY)
+            await nodes.set_assigner(transaction, name, self.assigner)
             await nodes.set_accepts(transaction, name, Provenance.CMS)
 
     async def poll(self) -> None:
@@ -88,6 +105,26 @@ class NorthSite:
         await self.fleet.progress.feedback(node, found.id, told)
 
 
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What no assigner is needed for: a store, a repository that lists nothing yet and can prove bundles, and the fleet."""
+
+    fleet: Fleet
+    shelf: Shelf
+    store: Store
+    vouched: Vouched
+
+
+def make_ground(folder: Path, database: Database, clock: Clock, telling: Telling) -> Ground:
+    """The ground of a site in `folder`."""
+    pki = make_pki().write(folder)
+    section = RepositorySection(name="plant", root=folder / "root.json", upstreams=("/nowhere",), cms_roots=(pki.anchors,))
+    proofs, store, shelf = Proofs([section], _now), Store(Disk(), folder / "store"), Shelf({"plant": []})
+    room = Room(store, quota_bytes=0, reserve_bytes=0, repositories=["plant"])
+    vouched = Vouched(room, repository="plant", listed=lambda: shelf.targets("plant"), prove=proofs.prove)
+    return Ground(make_fleet(database, shelf, clock, telling, stuck_after_s=0, verify_within_s=3600), shelf, store, vouched)
+
+
 @asynccontextmanager
 async def north_site(folder: Path, url: str, token: str, *, prefix: str = "") -> AsyncIterator[NorthSite]:
     """A site that shows `token` as its gateway token; controller ids are `prefix` and the node's name."""
@@ -102,12 +139,9 @@ async def north_site(folder: Path, url: str, token: str, *, prefix: str = "") ->
 
 @asynccontextmanager
 async def _site(folder: Path, database: Database, clock: Clock, url: str, prefix: str) -> AsyncIterator[NorthSite]:
-    pki = make_pki().write(folder)
-    section = RepositorySection(name="plant", root=folder / "root.json", upstreams=("/nowhere",), cms_roots=(pki.anchors,))
-    proofs, store, shelf = Proofs([section], _now), Store(Disk(), folder / "store"), Shelf({"plant": []})
-    room = Room(store, quota_bytes=0, reserve_bytes=0, repositories=["plant"])
     teller = HawkbitTeller(COMPANY, clock)
-    fleet = make_fleet(database, shelf, clock, Telling({COMPANY: teller}), stuck_after_s=0, verify_within_s=3600)
+    ground = make_ground(folder, database, clock, Telling({COMPANY: teller}))
+    fleet = ground.fleet
     elapsed = [0.0]
 
     def controller(node: str) -> str:
@@ -115,10 +149,9 @@ async def _site(folder: Path, database: Database, clock: Clock, url: str, prefix
 
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False) as session:
         client = HawkbitClient(session, url, "DEFAULT", GatewayToken(folder / "token"), Spacing(1000, now=lambda: 0.0))
-        vouched = Vouched(room, repository="plant", listed=lambda: shelf.targets("plant"), prove=proofs.prove)
-        obtain = Obtain(client, vouched)
+        obtain = Obtain(client, ground.vouched)
         server = Server(COMPANY, client, obtain, teller)
-        delivery = Delivery(database, client, COMPANY, clock, controller=controller, chance=_even)
+        delivery = Delivery(database, client, COMPANY, clock, controller=controller, chance=even)
         upstream = HawkbitUpstream(
             database,
             server,
@@ -128,9 +161,9 @@ async def _site(folder: Path, database: Database, clock: Clock, url: str, prefix
             now=clock,
             controller=controller,
             clock=lambda: elapsed[0],
-            chance=_even,
+            chance=even,
         )
-        yield NorthSite(database, fleet, upstream, delivery, shelf, store, clock, elapsed, prefix)
+        yield NorthSite(database, fleet, upstream, delivery, ground.shelf, ground.store, clock, elapsed, prefix)
         await obtain.close()
 
 
@@ -141,7 +174,7 @@ def bundle_bytes(folder: Path, version: str = "1.2") -> bytes:
     return file.read_bytes()
 
 
-def _even() -> float:
+def even() -> float:
     """No chance."""
     return 0.0
 

@@ -16,7 +16,7 @@ from gateway.config import (
     load_config,
     parse_config,
 )
-from gateway.sections.assigners import HawkbitSection
+from gateway.sections.assigners import HawkbitSection, WfxSection
 from gateway.sections.routes import RouteKind, RouteSection
 from update.errors import ConfigurationError, FormatVersionError
 from update.provided import CODE_SIGNING, MAX_PROVIDED_BYTES
@@ -27,6 +27,7 @@ NO_DEFAULT = (
     | {f"repository.{key}" for key in ("name", "root", "upstreams", "rauc_certificate", "rauc_key")}
     | {f"route.{key}" for key in ("name", "prefix", "upstream", "kind")}
     | {f"hawkbit.{key}" for key in ("name", "url", "repository", "gateway_token", "target_tokens")}
+    | {f"wfx.{key}" for key in ("name", "url", "repository", "token")}
 )
 FILE = Path("/etc/fieldrelay/gateway.toml")
 REPOSITORY = 'format_version = 1\n[[repository]]\nname = "v"\nroot = "root.json"\nupstreams = ["https://u.example/v"]\n'
@@ -68,10 +69,13 @@ def test_the_sample_shows_every_key_of_every_section() -> None:
     servers = values.pop("hawkbit")
     assert isinstance(servers, list)
     check(servers[0], HawkbitSection(name="x", url="http://x", repository="x"), "hawkbit")
+    executors = values.pop("wfx")
+    assert isinstance(executors, list)
+    check(executors[0], WfxSection(name="x", url="http://x", repository="x"), "wfx")
     for name, section in values.items():
         if name != "format_version":
             check(section, getattr(GatewayConfig(format_version=1), name), name)
-    assert set(values) | {"repository", "route", "hawkbit"} == set(section_fields(GatewayConfig))
+    assert set(values) | {"repository", "route", "hawkbit", "wfx"} == set(section_fields(GatewayConfig))
 
 
 def test_the_sample_uncommented_is_valid() -> None:
@@ -87,6 +91,24 @@ def test_two_ways_of_choosing_the_source_exclude_each_other() -> None:
     text = re.sub(r"^#(?=[a-z_\[])", "", SAMPLE.read_text(), flags=re.MULTILINE)
     with pytest.raises(ConfigurationError, match="wan: source_address and source_interface exclude each other"):
         parse_config(text.replace("target_tokens =", "# target_tokens ="), FILE)
+
+
+def test_a_wfx_is_proved_by_a_repository_that_there_is_and_its_events_leave_room_for_content() -> None:
+    section = '[[wfx]]\nname = "plant"\nurl = "https://w.example"\nrepository = "{}"\n{}'
+    assert parse_config(REPOSITORY + section.format("v", ""), FILE).wfx[0].client == "{node}"
+    few = "events = {}\n[wan]\nconnections = 3\n"
+    assert not parse_config(REPOSITORY + section.format("v", few.format("false")), FILE).wfx[0].events
+    for text, words in (
+        (section.format("other", ""), "no \\[\\[repository"),
+        (section.format("v", few.format("true")), "wan.connections"),
+        (section.format("v", "workflows = []"), "workflows"),
+        (section.format("v", 'client = "all"'), "client"),
+        (section.format("v", 'tags = ["a,b"]'), "tags"),
+        (section.format("v", 'client_header = "X Client"'), "client_header"),
+        (section.format("v", "") * 2, "given twice: plant"),
+    ):
+        with pytest.raises(ConfigurationError, match=words):
+            parse_config(REPOSITORY + text, FILE)
 
 
 def test_a_hawkbit_is_shown_one_kind_of_token_and_proved_by_a_repository_that_there_is() -> None:

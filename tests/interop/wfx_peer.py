@@ -118,6 +118,10 @@ class WfxNorth:
         """Take a transition that is the operator's (`eligible: WFX`)."""
         return JobStatus.model_validate(await self._ask("PUT", f"jobs/{number}/status", {"state": state, "message": message}))
 
+    async def define(self, number: str, definition: Mapping[str, object]) -> None:
+        """Have a job ask for something else."""
+        await self._ask("PUT", f"jobs/{number}/definition", definition)
+
     async def tag(self, number: str, tags: Sequence[str]) -> list[str]:
         """Add tags; all that the job has then."""
         return list(await self._ask("POST", f"jobs/{number}/tags", list(tags)))

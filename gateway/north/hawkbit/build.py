@@ -2,16 +2,11 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from importlib.metadata import version
 
-import aiohttp
-
 from gateway.config import GatewayConfig
-from gateway.database.engine import Database
-from gateway.fleet.catalogue import Catalogue
 from gateway.fleet.takeover import Takeover
 from gateway.north.hawkbit.client import Credential, HawkbitClient
 from gateway.north.hawkbit.credentials import ByCertificate, GatewayToken, TargetTokens
@@ -20,28 +15,13 @@ from gateway.north.hawkbit.following import Following, Server
 from gateway.north.hawkbit.obtain import Obtain
 from gateway.north.hawkbit.telling import HawkbitTeller
 from gateway.north.hawkbit.upstream import Gateway, HawkbitUpstream
-from gateway.north.room import Room
+from gateway.north.means import Common
 from gateway.north.spacing import Spacing
-from gateway.north.vouched import Prove, Vouched
 from gateway.sections.assigners import HawkbitSection
-from update.trust.verified import TargetInfo
 from update.wire import ddi
 from update.wire.http import Manner
-from update.wire.line import Line
 
 Now = Callable[[], datetime]
-
-
-@dataclass(frozen=True, slots=True)
-class Common:
-    """What all servers share."""
-
-    database: Database
-    session: aiohttp.ClientSession
-    room: Room
-    line: Line
-    catalogue: Catalogue
-    prove: Prove
 
 
 def assigner_of(section: HawkbitSection) -> str:
@@ -82,8 +62,7 @@ def _upstream(
         manner=Manner(line=common.line),
         artifact_hosts=frozenset(section.artifact_hosts),
     )
-    vouched = Vouched(common.room, repository=section.repository, listed=lambda: _listed(common.catalogue), prove=common.prove)
-    server = Server(assigner, client, Obtain(client, vouched), teller)
+    server = Server(assigner, client, Obtain(client, common.vouched(section.repository)), teller)
 
     def controller(node: str) -> str:
         return section.controller.replace("{node}", node)
@@ -103,7 +82,3 @@ def _credential(section: HawkbitSection) -> Credential:
     if section.gateway_token is not None:
         return GatewayToken(section.gateway_token)
     return ByCertificate() if section.target_tokens is None else TargetTokens(section.target_tokens)
-
-
-def _listed(catalogue: Catalogue) -> list[TargetInfo]:
-    return [info for name in catalogue.repositories() for info in catalogue.targets(name)]

@@ -1,0 +1,1 @@
+"""wfx's jobs, on behalf of the nodes that it assigns for."""
