@@ -10,11 +10,17 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from tests.benchmarks import formats, node, relay, serving
+from tests.benchmarks import formats, node, polling, relay, serving
 from tests.benchmarks.measure import Row
 
 Group = Callable[[Path], Iterator[Row]]
-GROUPS: Mapping[str, Group] = {"formats": formats.rows, "node": node.rows, "relay": relay.rows, "serving": serving.rows}
+GROUPS: Mapping[str, Group] = {
+    "formats": formats.rows,
+    "node": node.rows,
+    "polling": polling.rows,
+    "relay": relay.rows,
+    "serving": serving.rows,
+}
 FOLDER = Path("build/bench")
 
 
