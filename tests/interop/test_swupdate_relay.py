@@ -71,7 +71,8 @@ def foreseen(vendor: Vendor) -> set[tuple[int, int]]:
 def check_wire(run: Run, vendor: Vendor) -> None:
     """The gateway kept every promise, and the client asked as it was foreseen."""
     assert {target for target, _ in run.asked} == {FOREIGN if run.lot.way is Way.PROXY else vendor.named.split("plant", 1)[1]}
-    assert set(run.statuses) == {206}
+    heard = run.statuses if run.end is End.SUCCESS else run.statuses[:-1]  # who ended by himself may have left during the last
+    assert set(heard) <= {206}
     assert max(len(ranges) for _, ranges in run.asked) <= run.lot.max_ranges
     if run.end is End.SUCCESS:
         assert len(run.asked) >= (3 if run.lot.max_ranges == 10 else 1)
