@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationInfo
 from pydantic.dataclasses import dataclass
 
 from gateway.sections.assigners import HawkbitSection, WfxSection, checked_hawkbit, checked_wfx
+from gateway.sections.pushed import SwuforwardSection, checked_swuforward
 from gateway.sections.routes import RouteSection, checked_routes
 from update.bundle.rauc_reader import RaucPurpose
 from update.errors import ConfigurationError
@@ -263,6 +264,7 @@ class GatewayConfig:
     repository: Annotated[tuple[RepositorySection, ...], AfterValidator(_checked_repositories)] = ()
     hawkbit: Annotated[tuple[HawkbitSection, ...], AfterValidator(checked_hawkbit)] = ()
     wfx: Annotated[tuple[WfxSection, ...], AfterValidator(checked_wfx)] = ()
+    swuforward: Annotated[tuple[SwuforwardSection, ...], AfterValidator(checked_swuforward)] = ()
     route: Annotated[tuple[RouteSection, ...], AfterValidator(checked_routes)] = ()
 
 
@@ -271,6 +273,9 @@ def _consistent(config: GatewayConfig) -> GatewayConfig:
     for section in config.hawkbit:
         if section.repository not in known:
             raise ValueError(f"hawkbit {section.name}: there is no [[repository]] named {section.repository}")
+    for push in config.swuforward:
+        if push.repository not in known:
+            raise ValueError(f"swuforward {push.name}: there is no [[repository]] named {push.repository}")
     for wfx in config.wfx:
         if wfx.repository not in known:
             raise ValueError(f"wfx {wfx.name}: there is no [[repository]] named {wfx.repository}")

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from update.errors import (
     AmbiguousError,
     AssignerError,
+    BundleError,
     BusyError,
     CertificateError,
     FieldrelayError,
@@ -69,6 +70,7 @@ _STATUS: tuple[tuple[type[FieldrelayError], HTTPStatus], ...] = (
     (AmbiguousError, HTTPStatus.CONFLICT),
     (HardwareError, HTTPStatus.CONFLICT),
     (TrustError, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (BundleError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (UsageError, HTTPStatus.BAD_REQUEST),
 )
 

@@ -10,6 +10,7 @@ from gateway.fleet.takeover import Takeover
 from gateway.fleet.telling import Telling
 from gateway.north.hawkbit.build import hawkbit_tellers, hawkbit_upstreams
 from gateway.north.means import Common
+from gateway.north.push.build import push_tellers, push_upstreams
 from gateway.north.wfx.build import wfx_tellers, wfx_upstreams
 
 Begin = Callable[[Coroutine[object, object, object], str], None]
@@ -31,13 +32,14 @@ class Elsewhere:
         self._hawkbit_tellers = hawkbit_tellers(config.hawkbit, now)
         self._wfx_tellers = wfx_tellers(config.wfx, now)
         self._upstreams: Sequence[_Upstream] = ()
-        self.telling = Telling({**self._hawkbit_tellers, **self._wfx_tellers})
+        self.telling = Telling({**self._hawkbit_tellers, **self._wfx_tellers, **push_tellers(config.swuforward)})
 
     def begin(self, takeover: Takeover, common: Common, begin: Begin) -> None:
         """Ask every one of them from now on."""
         self._upstreams = [
             *hawkbit_upstreams(self._config, self._hawkbit_tellers, takeover, common, self._now),
             *wfx_upstreams(self._config, self._wfx_tellers, takeover, common, self._now),
+            *push_upstreams(self._config, takeover, common, self._now),
         ]
         for upstream in self._upstreams:
             begin(upstream.run(), "assigner")

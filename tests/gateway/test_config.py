@@ -17,6 +17,7 @@ from gateway.config import (
     parse_config,
 )
 from gateway.sections.assigners import HawkbitSection, WfxSection
+from gateway.sections.pushed import SwuforwardSection
 from gateway.sections.routes import RouteKind, RouteSection
 from update.errors import ConfigurationError, FormatVersionError
 from update.provided import CODE_SIGNING, MAX_PROVIDED_BYTES
@@ -28,6 +29,7 @@ NO_DEFAULT = (
     | {f"route.{key}" for key in ("name", "prefix", "upstream", "kind")}
     | {f"hawkbit.{key}" for key in ("name", "url", "repository", "gateway_token", "target_tokens")}
     | {f"wfx.{key}" for key in ("name", "url", "repository", "token")}
+    | {f"swuforward.{key}" for key in ("name", "repository", "allowed", "credentials", "certificate", "key")}
 )
 FILE = Path("/etc/fieldrelay/gateway.toml")
 REPOSITORY = 'format_version = 1\n[[repository]]\nname = "v"\nroot = "root.json"\nupstreams = ["https://u.example/v"]\n'
@@ -72,10 +74,13 @@ def test_the_sample_shows_every_key_of_every_section() -> None:
     executors = values.pop("wfx")
     assert isinstance(executors, list)
     check(executors[0], WfxSection(name="x", url="http://x", repository="x"), "wfx")
+    listeners = values.pop("swuforward")
+    assert isinstance(listeners, list)
+    check(listeners[0], SwuforwardSection(name="x", repository="x", allowed=("::1",)), "swuforward")
     for name, section in values.items():
         if name != "format_version":
             check(section, getattr(GatewayConfig(format_version=1), name), name)
-    assert set(values) | {"repository", "route", "hawkbit", "wfx"} == set(section_fields(GatewayConfig))
+    assert set(values) | {"repository", "route", "hawkbit", "wfx", "swuforward"} == set(section_fields(GatewayConfig))
 
 
 def test_the_sample_uncommented_is_valid() -> None:
@@ -91,6 +96,21 @@ def test_two_ways_of_choosing_the_source_exclude_each_other() -> None:
     text = re.sub(r"^#(?=[a-z_\[])", "", SAMPLE.read_text(), flags=re.MULTILINE)
     with pytest.raises(ConfigurationError, match="wan: source_address and source_interface exclude each other"):
         parse_config(text.replace("target_tokens =", "# target_tokens ="), FILE)
+
+
+def test_a_listener_for_masters_names_whom_it_answers_and_a_repository_that_there_is() -> None:
+    section = '[[swuforward]]\nname = "line"\nallowed = ["10.0.0.0/8"]\nrepository = "{}"\n{}'
+    assert parse_config(REPOSITORY + section.format("v", ""), FILE).swuforward[0].port == 8081
+    for text, words in (
+        (section.format("other", ""), "no \\[\\[repository"),
+        (section.format("v", "").replace('"10.0.0.0/8"', ""), "allowed"),
+        (section.format("v", "").replace("10.0.0.0/8", "10.0.0.1/8"), "allowed"),
+        (section.format("v", 'certificate = "c.pem"'), "belong together"),
+        (section.format("v", "") * 2, "given twice: line"),
+        (section.format("v", "") + section.format("v", "").replace("line", "other"), "given twice: 8081"),
+    ):
+        with pytest.raises(ConfigurationError, match=words):
+            parse_config(REPOSITORY + text, FILE)
 
 
 def test_a_wfx_is_proved_by_a_repository_that_there_is_and_its_events_leave_room_for_content() -> None:
