@@ -10,7 +10,6 @@ from gateway.south.origins import RangeSource
 from gateway.south.relays import Relays
 from gateway.south.seeds import OldFile, old_files
 from gateway.south.unstored import Unstored
-from tests.builders.relayed import MemorySource
 from update.chunks.ranges import Range
 from update.digest import Digest
 from update.durable import Disk, Observer, Operation
