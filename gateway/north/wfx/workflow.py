@@ -55,6 +55,9 @@ _PHASES: dict[str, Phase] = {
 }
 
 
+_WORKING = frozenset({State.DOWNLOAD, State.DOWNLOADING, State.INSTALL, State.INSTALLING, State.ACTIVATE, State.ACTIVATING})
+
+
 class Turn(StrEnum):
     """Whose step is the next on the way to a state; or it was reached, or can be reached no more."""
 
@@ -88,10 +91,15 @@ def next_move(workflow: Workflow, state: str, goal: str) -> Move:
 
 
 def can_be_followed(workflow: Workflow) -> bool:
-    """Whether a client comes from the order to install to both ends, over the states that say what it did."""
+    """Whether a client comes to success over the states that say what it did, and to failure from where it works, directly.
+
+    Otherwise a failure would have to be told by way of a success that never was.
+    """
     stages = (State.INSTALL, State.INSTALLING, State.INSTALLED, State.ACTIVATING, State.ACTIVATED)
     steps = all(_way(workflow.transitions, *pair) is not None for pair in pairwise(stages))
-    return steps and next_move(workflow, State.INSTALLING, State.TERMINATED).turn is Turn.OURS
+    known = {each.start for each in workflow.transitions}
+    fails = {each.start for each in workflow.transitions if (each.end, each.eligible) == (State.TERMINATED, Eligible.CLIENT)}
+    return steps and known & _WORKING <= fails
 
 
 def _way(transitions: Iterable[Transition], start: str, goal: str) -> Transition | None:
