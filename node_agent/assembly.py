@@ -13,7 +13,7 @@ from node_agent.config import CommandCheckSection, HttpCheckSection, NodeConfig,
 from node_agent.content import Content, Pinned, Place
 from node_agent.discovery import Discovery, Search
 from node_agent.drivers.driver import Driver, Surroundings
-from node_agent.drivers.registry import make_bootloader, make_driver
+from node_agent.drivers.registry import check_pair, make_bootloader, make_driver
 from node_agent.health import Check, CommandCheck, GatewayCheck, Health, HttpCheck, Patience
 from node_agent.hooks import Hook, Hooks, Moment
 from node_agent.link import Credentials, Link
@@ -21,6 +21,8 @@ from node_agent.reports import Reports
 from node_agent.source import Source
 from node_agent.steps import Steps
 from update.bundle.cms import CmsPolicy
+from update.bundle.rauc_crypt import Recipient
+from update.bundle.rauc_reader import RaucPolicy, rauc_policy
 from update.durable import Disk
 from update.identity import Hardware
 from update.provided import read_provided
@@ -76,6 +78,7 @@ def assemble(config: NodeConfig, file: Path, disk: Disk) -> Node:
         _LOG.info("first start in %s: nothing was confirmed yet", state)
         floor.create()
     folder = file.absolute().parent
+    check_pair(config.driver.kind, config.bootloader.kind)
     bootloader = make_bootloader(config.bootloader.kind, config.bootloader.options, folder, disk)
     surroundings = Surroundings(disk, state, Hardware.parse(config.node.hardware), bootloader)
     return Node(
@@ -130,5 +133,25 @@ def _pinned(section: RepositorySection) -> Pinned:
         roots += found[0]
         intermediates += found[1]
     purpose = x509.ObjectIdentifier(section.cms_purpose) if section.cms_purpose else None
-    policy = CmsPolicy(tuple(roots), datetime.now(UTC), tuple(intermediates), purpose=purpose, threshold=section.cms_threshold)
-    return Pinned(section.name, read_provided(section.root), policy, section.minimum_provenance)
+    now, trusted, between = datetime.now(UTC), tuple(roots), tuple(intermediates)
+    policy = CmsPolicy(trusted, now, between, purpose=purpose, threshold=section.cms_threshold)
+    rauc = _rauc(section, trusted, between, now)
+    return Pinned(section.name, read_provided(section.root), policy, section.minimum_provenance, rauc)
+
+
+def _rauc(
+    section: RepositorySection, roots: tuple[x509.Certificate, ...], intermediates: tuple[x509.Certificate, ...], now: datetime
+) -> RaucPolicy:
+    """The same authorities, for RAUC bundles."""
+    recipient = None
+    if section.rauc_certificate is not None and section.rauc_key is not None:
+        recipient = Recipient.from_pem(read_provided(section.rauc_certificate), read_provided(section.rauc_key))
+    return rauc_policy(
+        roots,
+        now,
+        intermediates=intermediates,
+        purpose=section.rauc_purpose,
+        threshold=section.cms_threshold,
+        accept_plain=section.rauc_accept_plain,
+        recipient=recipient,
+    )

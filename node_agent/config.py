@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 
+from update.bundle.rauc_reader import RaucPurpose
 from update.errors import ConfigurationError
 from update.provided import (
     CODE_SIGNING,
@@ -85,7 +86,10 @@ class GatewaySection:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
 class RepositorySection:
-    """One repository whose software may run here, and who must have signed it."""
+    """One repository whose software may run here, and who must have signed it.
+
+    `cms_…` is for `.swu` and, but for the purpose, for RAUC bundles too. `rauc_certificate` and `rauc_key` open encrypted ones.
+    """
 
     name: Name
     root: ProvidedPath
@@ -93,7 +97,17 @@ class RepositorySection:
     cms_intermediates: tuple[ProvidedPath, ...] = ()
     cms_purpose: Purpose = CODE_SIGNING
     cms_threshold: _Count = 1
+    rauc_purpose: RaucPurpose = RaucPurpose.SMIMESIGN
+    rauc_accept_plain: _Switch = False
+    rauc_certificate: ProvidedPath | None = None
+    rauc_key: ProvidedPath | None = None
     minimum_provenance: Provenance = Provenance.TUF
+
+    @model_validator(mode="after")
+    def _pair(self) -> Self:
+        if (self.rauc_certificate is None) != (self.rauc_key is None):
+            raise ValueError("rauc_certificate and rauc_key belong together: name both, or none")
+        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)

@@ -19,12 +19,13 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from node_agent.config import PatchesSection
+from node_agent.proofs import Signers, prove, version_of
 from node_agent.record import Release
 from node_agent.source import Offer
 from node_agent.staging import Staging, copy_bundle, digest_bundle
 from update.bundle.cms import CmsPolicy
-from update.bundle.reader import verify_bundle
-from update.bundle.verified import VerifiedBundle
+from update.bundle.rauc_reader import RaucPolicy
+from update.bundle.verified import AnyBundle
 from update.chunks.pair import PatchOffer
 from update.digest import Digest
 from update.durable import Disk
@@ -45,7 +46,7 @@ from update.store.staging import Staged
 from update.trust.client import Fetcher, Repository
 from update.trust.floor import Floor
 from update.trust.policy import NodePolicy, OperatorWish, judge
-from update.trust.verified import Provenance, TargetCustom, TargetInfo, verify_target
+from update.trust.verified import Provenance, TargetCustom, TargetInfo
 
 Progress = Callable[[int, int], None]
 
@@ -84,6 +85,7 @@ class Pinned:
     root: bytes
     cms: CmsPolicy
     minimum: Provenance = Provenance.TUF
+    rauc: RaucPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ class Content:
         self._staging = Staging(disk, place.folder / "staging")
         self._strict = {name: self._repository(name, strict=True) for name in self._pinned}
         self._custom: dict[Digest, TargetCustom] = {}
-        self._verified: dict[Digest, VerifiedBundle] = {}
+        self._verified: dict[Digest, AnyBundle] = {}
 
     async def resolve(self, offer: Offer) -> Release:
         """What an order means here. Errors: leaves of `TrustError`, `WireError` of the gateway, `StoreError`."""
@@ -143,7 +145,7 @@ class Content:
             wish=OperatorWish(return_reason=reason),
         )
 
-    async def obtain(self, release: Release, progress: Progress) -> VerifiedBundle:
+    async def obtain(self, release: Release, progress: Progress) -> AnyBundle:
         """The bundle of `release`, verified completely; fetches only what is missing of it."""
         if (known := self._verified.get(release.sha256)) is not None:
             return known
@@ -204,10 +206,10 @@ class Content:
             raise LengthOrHashError(f"{release.path} was replaced: {release.sha256} was resolved, {info.sha256} is listed now")
         return info
 
-    async def _verify(self, release: Release, info: TargetInfo | None) -> VerifiedBundle:
-        path, policy = self._staging.path(release.sha256), await self._signers(self._pinned[release.repository])
+    async def _verify(self, release: Release, info: TargetInfo | None) -> AnyBundle:
+        path, signers = self._staging.path(release.sha256), await self._signers(self._pinned[release.repository])
         try:
-            return await asyncio.to_thread(_verify, path, policy, release, info)
+            return await asyncio.to_thread(prove, path, signers, release, info)
         except FieldrelayError:
             self.forget()
             raise
@@ -225,7 +227,7 @@ class Content:
     async def _adopt_by_signature(self, release: Release) -> Release:
         """Accept a bundle for its own signature, on behalf of the first repository whose signers made it.
 
-        Its hardware is judged from its own description, by the driver and before the first byte is written.
+        Its hardware is judged from its own description or manifest, by the driver and before the first byte is written.
         """
         refusal: FieldrelayError = ProvenanceError(
             f"no repository of this node lists {release.path} ({release.sha256}), and none accepts bundles for their signature "
@@ -235,12 +237,12 @@ class Content:
             if pinned.minimum is not Provenance.CMS:
                 continue
             try:
-                policy = await self._signers(pinned)
-                signed = await asyncio.to_thread(_verify, self._staging.path(release.sha256), policy, release, None)
+                signers = await self._signers(pinned)
+                signed = await asyncio.to_thread(prove, self._staging.path(release.sha256), signers, release, None)
             except TrustError as error:
                 refusal = error
                 continue
-            version = signed.description.version
+            version = version_of(signed)
             self._custom = {release.sha256: TargetCustom(hw_ids=(str(self._place.hardware),), version=version)}
             return replace(release, repository=pinned.name, version=version)
         self.forget()
@@ -259,10 +261,10 @@ class Content:
                 return found
         return None
 
-    async def _signers(self, pinned: Pinned) -> CmsPolicy:
+    async def _signers(self, pinned: Pinned) -> Signers:
         """Who may sign, judged at max(clock, floor)."""
         floor = await asyncio.to_thread(self._floor.load)
-        return replace(pinned.cms, at=max(self._place.now(), floor.time))
+        return Signers(pinned.cms, pinned.rauc).judging_at(max(self._place.now(), floor.time))
 
 
 class GatewayChunks:
@@ -299,13 +301,3 @@ class GatewayChunks:
         if repository is None or not parts.path.startswith("/targets/"):
             raise UnsupportedError(f"the bundle reads chunks from {url[:200]!r}, which is no target of a repository of this node")
         return repository, parts.path.removeprefix("/")
-
-
-def _verify(path: Path, policy: CmsPolicy, release: Release, info: TargetInfo | None) -> VerifiedBundle:
-    """Every byte against the metadata, or against what was copied, then the bundle by its own signature."""
-    if info is not None:
-        verify_target(info, path)
-        return verify_bundle(path, policy, provenance=Provenance.TUF, target=info)
-    if digest_bundle(path) != (release.sha256, release.length):
-        raise LengthOrHashError(f"{path} changed since it was copied: it no longer has the SHA-256 {release.sha256}")
-    return verify_bundle(path, policy, provenance=Provenance.CMS)

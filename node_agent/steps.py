@@ -17,7 +17,7 @@ from node_agent.hooks import Hooks, Moment
 from node_agent.record import Entry, Release
 from node_agent.source import Offer
 from node_agent.states import Outcome, Running, State
-from update.bundle.verified import VerifiedBundle
+from update.bundle.verified import AnyBundle
 from update.errors import RollbackError, RolledBackError, SlotError, StateError
 from update.trust.floor_values import FloorValues
 
@@ -35,7 +35,7 @@ class Content(Protocol):
         """Refuse what may not run here; `reason` is an operator's, for a return to an older release."""
         ...
 
-    async def obtain(self, release: Release, progress: Progress) -> VerifiedBundle:
+    async def obtain(self, release: Release, progress: Progress) -> AnyBundle:
         """Download what is missing of the bundle, then verify all of it; complete already: no network is needed."""
         ...
 

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from node_agent.bootloaders.bootloader import Bootloader
-from update.bundle.verified import VerifiedBundle
+from update.bundle.verified import AnyBundle, VerifiedBundle
 from update.chunks.pair import PatchOffer
 from update.digest import Digest
 from update.durable import Disk
+from update.errors import UnsupportedError
 from update.identity import Hardware
 
 RESTART_STATUS: Final = 100
@@ -87,13 +88,20 @@ class Written:
     parts: Mapping[str, Digest] = field(default_factory=dict)
 
 
-def bundle_identity(bundle: VerifiedBundle) -> Digest:
+def bundle_identity(bundle: AnyBundle) -> Digest:
     """What `SlotStatus.bundle` says of a slot that holds `bundle`: the target's SHA-256 where TUF named the file.
 
-    Without TUF there is no digest that is known before the file is read; then it is the description's, which survives a
-    new signature.
+    Without TUF there is no digest that is known before the file is read; then it is that of the description or manifest,
+    which survives a new signature.
     """
     return bundle.digest if bundle.target is None else bundle.target.sha256
+
+
+def need_swu(bundle: AnyBundle) -> VerifiedBundle:
+    """`bundle` for a driver that takes `.swu` only; `UnsupportedError` for a RAUC bundle."""
+    if not isinstance(bundle, VerifiedBundle):
+        raise UnsupportedError(f"{bundle.file.name} is a RAUC bundle, and this node's driver installs .swu; use the driver rauc")
+    return bundle
 
 
 class Restart(StrEnum):
@@ -153,10 +161,11 @@ class Driver(Protocol):
         """Every slot, in the order of the configuration. Errors: `BootloaderError`, `StoreError`."""
         ...
 
-    async def write(self, bundle: VerifiedBundle, chunks: ChunkSource, progress: Progress) -> Written:
+    async def write(self, bundle: AnyBundle, chunks: ChunkSource, progress: Progress) -> Written:
         """Bring the inactive slot to the bundle's content (rules 1 and 2).
 
-        Errors: `SlotError`, `ReadBackError`, `HandlerError`, `BootloaderError`, any `BundleError`, `WireError` of the chunks.
+        Errors: `SlotError`, `ReadBackError`, `HandlerError`, `BootloaderError`, any `BundleError` (`UnsupportedError` for the
+        other kind of bundle), `WireError` of the chunks.
         """
         ...
 

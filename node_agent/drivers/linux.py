@@ -19,17 +19,15 @@ from node_agent.drivers.driver import (
     Surroundings,
     Written,
     bundle_identity,
+    need_swu,
 )
 from node_agent.drivers.slots.layout import SlotConfig, check_layout
 from node_agent.drivers.slots.plan import SlotPlan, plan_slot
 from node_agent.drivers.slots.records import SlotRecords
+from node_agent.drivers.slots.restart import restart_by
 from node_agent.drivers.slots.switch import SlotSwitch
 from node_agent.drivers.slots.writer import SlotWriter, Tools
-from node_agent.programs import run_program
-from update.bundle.verified import VerifiedBundle
-from update.errors import HandlerError
-
-_RESTART_TIMEOUT_S = 60.0
+from update.bundle.verified import AnyBundle, VerifiedBundle
 
 
 @dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
@@ -64,14 +62,15 @@ class LinuxDriver:
         """Both slots as they are now."""
         return await asyncio.to_thread(self._switch.slots)
 
-    async def write(self, bundle: VerifiedBundle, chunks: ChunkSource, progress: Progress) -> Written:
+    async def write(self, bundle: AnyBundle, chunks: ChunkSource, progress: Progress) -> Written:
         """Judge the bundle for the inactive slot, write it, read it back."""
+        native = need_swu(bundle)
         name = await asyncio.to_thread(self._switch.inactive)
         slot = next(slot for slot in self._config.slots if slot.name == name)
         active = next(slot for slot in self._config.slots if slot.name != name)
-        plan = await asyncio.to_thread(self._judge, bundle, slot, active)
+        plan = await asyncio.to_thread(self._judge, native, slot, active)
         writer = SlotWriter(slot, active, self._records, self._disk, self._tools)
-        return await writer.write(bundle, plan, bundle_identity(bundle), chunks, progress)
+        return await writer.write(native, plan, bundle_identity(native), chunks, progress)
 
     async def activate(self) -> None:
         """One write of the bootloader's environment, the bundle's variables included."""
@@ -79,12 +78,7 @@ class LinuxDriver:
 
     async def restart(self) -> Restart:
         """Run the restart command, or leave it to the supervisor."""
-        if not self._config.restart:
-            return Restart.BY_EXIT
-        ended = await run_program(self._config.restart, timeout_s=_RESTART_TIMEOUT_S, environment={})
-        if not ended.succeeded:
-            raise HandlerError(f"the restart command {self._config.restart[0]} {ended.describe()}")
-        return Restart.COMMANDED
+        return await restart_by(self._config.restart)
 
     async def confirm(self) -> None:
         """Keep the running slot."""

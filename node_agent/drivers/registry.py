@@ -22,21 +22,35 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Where a kind's configuration class and its maker are, as `module:name`."""
+    """Where a kind's configuration class and its maker are, as `module:name`; `switches`: a driver that needs no bootloader."""
 
     config: str
     maker: str
+    switches: bool = False
 
 
 DRIVERS: Final[Mapping[str, Kind]] = {
     "linux": Kind("node_agent.drivers.linux:LinuxConfig", "node_agent.drivers.linux:LinuxDriver"),
+    "rauc": Kind("node_agent.drivers.installers.rauc:RaucConfig", "node_agent.drivers.installers.rauc:RaucDriver", switches=True),
     "simulated": Kind("node_agent.drivers.simulated:SimulatedConfig", "node_agent.drivers.simulated:SimulatedDriver"),
 }
 
+NO_BOOTLOADER: Final = "none"
+
 BOOTLOADERS: Final[Mapping[str, Kind]] = {
+    NO_BOOTLOADER: Kind("node_agent.bootloaders.none:NoBootloaderConfig", "node_agent.bootloaders.none:create"),
     "uboot": Kind("node_agent.bootloaders.uboot:UbootConfig", "node_agent.bootloaders.uboot:create"),
     "simulated": Kind("node_agent.bootloaders.simulated:SimulatedBootloaderConfig", "node_agent.bootloaders.simulated:create"),
 }
+
+
+def check_pair(driver: str, bootloader: str) -> None:
+    """`ConfigurationError` for a driver that needs a bootloader and has none, or that brings its own and has another."""
+    switches = _find(DRIVERS, "driver", driver).switches
+    if switches and bootloader != NO_BOOTLOADER:
+        raise ConfigurationError(f'bootloader.kind: the driver {driver} switches slots itself; write kind = "{NO_BOOTLOADER}"')
+    if not switches and bootloader == NO_BOOTLOADER:
+        raise ConfigurationError(f"bootloader.kind: the driver {driver} needs a bootloader that switches its slots; name it")
 
 
 def make_driver(kind: str, options: Mapping[str, object], folder: Path, surroundings: Surroundings) -> Driver:

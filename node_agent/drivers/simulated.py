@@ -20,12 +20,13 @@ from node_agent.drivers.driver import (
     Surroundings,
     Written,
     bundle_identity,
+    need_swu,
 )
 from node_agent.drivers.slots.records import PartRecord, SlotRecord, SlotRecords
 from node_agent.drivers.slots.switch import SlotSwitch
 from node_agent.handlers.bootenv import boot_variables
 from update.bundle.description import Selection
-from update.bundle.verified import VerifiedBundle
+from update.bundle.verified import AnyBundle, VerifiedBundle
 from update.errors import HandlerError
 
 
@@ -64,17 +65,18 @@ class SimulatedDriver:
         """Both slots as they are now."""
         return await asyncio.to_thread(self._switch.slots)
 
-    async def write(self, bundle: VerifiedBundle, _chunks: ChunkSource, progress: Progress) -> Written:
+    async def write(self, bundle: AnyBundle, _chunks: ChunkSource, progress: Progress) -> Written:
         """Note what the bundle would have put into the inactive slot."""
+        native = need_swu(bundle)
         slot = await asyncio.to_thread(self._switch.inactive)
         software_set, _, mode = self._config.selections[self._config.slots.index(slot)].partition(",")
-        selection = bundle.description.select(self._hardware, software_set, mode)
+        selection = native.description.select(self._hardware, software_set, mode)
         variables = boot_variables(selection.bootenv)
         await asyncio.to_thread(self._bootloader.check, slot, variables)
-        identity = bundle_identity(bundle)
+        identity = bundle_identity(native)
         await asyncio.to_thread(self._records.write, slot, SlotRecord(writing=identity))
         self._fail(Word.WRITE)
-        parts = _pretend(bundle, selection, progress)
+        parts = _pretend(native, selection, progress)
         record = SlotRecord(SlotState.PENDING, selection.version, identity, None, False, parts, variables)
         await asyncio.to_thread(self._records.write, slot, record)
         size = sum(part.size for part in parts.values())

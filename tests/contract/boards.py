@@ -29,6 +29,10 @@ class Board:
     command_line: Path
     media: Path
 
+    def decides(self) -> bytes:
+        """Whatever decides what the next start brings."""
+        return self.media.read_bytes()
+
     def power_on(self) -> str:
         """Do what the boot script does, start that slot's kernel; returns the slot."""
         slot = start(self.environment)

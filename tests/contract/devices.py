@@ -15,8 +15,8 @@ from node_agent.drivers.linux import LinuxConfig, LinuxDriver
 from node_agent.drivers.simulated import SimulatedConfig, SimulatedDriver
 from node_agent.drivers.slots.layout import PartConfig, SlotConfig
 from tests.builders.bundles import DEMO, describe, image, script, signed, verified
-from tests.contract.boards import Board, BoardMaker, simulated_board, uboot_board
-from update.bundle.verified import VerifiedBundle
+from tests.contract.boards import BoardMaker, simulated_board, uboot_board
+from update.bundle.verified import AnyBundle
 from update.chunks.pair import PatchOffer
 from update.digest import Digest
 from update.durable import Disk
@@ -94,12 +94,24 @@ class FileChunks:
             raise patch.breaks
 
 
+class Power(Protocol):
+    """The power switch of a device, and its bootloader behind it."""
+
+    def decides(self) -> bytes:
+        """Whatever decides what the next start brings."""
+        ...
+
+    def power_on(self) -> str:
+        """Start the device; returns the slot that came up."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """One device on a board. `slot_files` are what no other slot's write may touch."""
 
     driver: Driver
-    board: Board
+    board: Power
     folder: Path
     slot_files: Mapping[str, tuple[Path, ...]]
 
@@ -152,18 +164,11 @@ def simulated_device(folder: Path, disk: Disk | None = None) -> Device:
     return Device(driver, board, folder, {slot: (folder / "state/slots" / f"slot-{slot}.json",) for slot in ("a", "b")})
 
 
-DEVICES: Mapping[str, DeviceMaker] = {
-    "simulated": simulated_device,
-    "linux": linux_device,
-    "linux-uboot": linux_uboot_device,
-}
-
-
 @dataclass(frozen=True, slots=True)
 class Release:
     """A verified bundle for both slots, what its chunks come from, and what the parts hold afterwards."""
 
-    bundle: VerifiedBundle
+    bundle: AnyBundle
     chunks: FileChunks
     root: bytes
     kernel: bytes

@@ -40,7 +40,7 @@ from tests.contract import devices
 from tests.contract.boards import Board
 from tests.disk_model import ROOT, Model
 from tests.replay import Recorder
-from update.bundle.verified import VerifiedBundle
+from update.bundle.verified import AnyBundle
 from update.chunks.pair import PatchOffer
 from update.digest import Digest, digest_of
 from update.durable import Disk, Operation
@@ -330,7 +330,7 @@ class _Watched:
         self._wire.reach("driver.slots")
         return await self._driver.slots()
 
-    async def write(self, bundle: VerifiedBundle, chunks: ChunkSource, progress: Callable[[int, int], None]) -> Written:
+    async def write(self, bundle: AnyBundle, chunks: ChunkSource, progress: Callable[[int, int], None]) -> Written:
         self._wire.reach("driver.write")
         written = await self._driver.write(bundle, chunks, progress)
         self._wire.reach("driver.write done")

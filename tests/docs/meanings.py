@@ -19,10 +19,12 @@ MEANINGS: Final[dict[str, str]] = {
     "wan.source_address": "The local address from which connections are made.",
     "wan.source_interface": "The network interface from which connections are made; excludes `source_address`.",
     "control.allowed_gids": "Groups whose members may use it, by numeric id.",
-    "repository.rauc_key": "The private key of `rauc_certificate`: PEM, RSA, readable by the gateway only.",
+    "repository.rauc_key": "The private key of `rauc_certificate`: PEM, RSA, readable by its owner only.",
     # node.toml
-    "driver.kind": "`linux`: two slots of block devices or files; `simulated`: a device that exists only in its records.",
-    "bootloader.kind": "`uboot`: U-Boot's redundant environment by libubootenv's tools; `simulated`: a text file.",
+    "driver.kind": "`linux`: two slots of block devices or files; `rauc`: RAUC's service writes and switches the slots; "
+    "`simulated`: a device that exists only in its records.",
+    "bootloader.kind": "`uboot`: U-Boot's redundant environment by libubootenv's tools; `none`: the driver switches slots; "
+    "`simulated`: a text file.",
     "repository.cms_intermediates": "PEM files with intermediate certificates of the signers.",
     "health.deadline_s": "A new version that has not passed by then is taken back.",
     "health.interval_s": "The pause between two rounds of checks.",
@@ -46,6 +48,12 @@ MEANINGS: Final[dict[str, str]] = {
     "driver.linux.slots.parts.device": "The device that bundles call it by.",
     "driver.linux.slots.parts.path": "The block device or file behind it.",
     "driver.linux.slots.parts.required": "Whether a bundle without an image for it is refused.",
+    "driver.rauc.system_conf": "RAUC's configuration: `activate-installed=false`, a `statusfile`, a bootloader with trials.",
+    "driver.rauc.bus": "The address of the D-Bus that RAUC is on; empty: the system's.",
+    "driver.rauc.restart": "The command that restarts the machine; empty: the agent ends with status 100.",
+    "driver.rauc.several_signers": "Whether this RAUC takes bundles that several have signed; 1.8 takes one signer only.",
+    "driver.rauc.answer_timeout_s": "How long RAUC may take to answer a question.",
+    "driver.rauc.install_timeout_s": "How long an installation may take, waiting for an earlier one included.",
     "driver.simulated.slots": "The names of both slots.",
     "driver.simulated.selections": 'The selection "set,mode" of each, or empty.',
     "driver.simulated.broken": "What shall fail.",

@@ -70,7 +70,8 @@ def _section(section: Schema, schema: Schema, comments: Mapping[str, str], name:
     yield f"\n### `{form.format(name)}`{of_kind}\n"
     yield f"\n{' '.join(section.get('description', '').split())}\n"
     shown = {key: each for key, each in section["properties"].items() if key != "options" and not _inner(each, schema)}
-    yield "\n" + _table({**section, "properties": shown}, schema, comments, f"{name}.")
+    if shown:
+        yield "\n" + _table({**section, "properties": shown}, schema, comments, f"{name}.")
     for key, each in section["properties"].items():
         for inner in _inner(each, schema):
             yield from _section(inner, schema, comments, f"{name}.{key}", "[[{}]]" if "items" in each else "[{}]")

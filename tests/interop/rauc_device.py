@@ -60,38 +60,58 @@ class RaucDevice:
     """See the module's docstring. The folder's path is short, for the socket in it."""
 
     def __init__(
-        self, folder: Path, keyring: Path, *, compatible: str, variant: str = "", classes: Sequence[str] = ("rootfs",)
+        self,
+        folder: Path,
+        keyring: Path,
+        *,
+        compatible: str,
+        variant: str = "",
+        classes: Sequence[str] = ("rootfs",),
+        bootnames: str = "AB",
+        backend: str = _BACKEND,
+        system: Sequence[str] = (),
+        handlers: Sequence[str] = (),
     ) -> None:
+        """`backend` is the text of the custom bootloader; `system` and `handlers` are further lines of these sections."""
         self.folder = folder
         self._rauc, self._daemon, self._send = need_tool("rauc"), need_tool("dbus-daemon"), need_tool("dbus-send")
         (folder / "bus.conf").write_text(_BUS.format(socket=folder / "bus"))
-        (folder / "backend").write_text(_BACKEND)
+        (folder / "backend").write_text(backend)
         (folder / "backend").chmod(0o755)
         (folder / "primary").write_text("A\n")
-        lines = ["[system]", f"compatible={compatible}", "bootloader=custom", f"mountprefix={folder / 'mnt'}"]
+        lines = ["[system]", f"compatible={compatible}", "bootloader=custom", f"mountprefix={folder / 'mnt'}", *system]
         lines += [f"statusfile={folder / 'status'}", *([f"variant-name={variant}"] if variant else [])]
-        lines += ["[handlers]", f"bootloader-custom-backend={folder / 'backend'}", "[keyring]", f"path={keyring}"]
+        lines += ["[handlers]", f"bootloader-custom-backend={folder / 'backend'}", *handlers, "[keyring]", f"path={keyring}"]
         for slot_class in classes:
-            for number, name in enumerate("AB"):
+            for number, name in enumerate(bootnames):
                 lines += [f"[slot.{slot_class}.{number}]", f"device={self._part(slot_class, name)}", "type=raw"]
                 lines += [f"bootname={name}" if slot_class == "rootfs" else f"parent=rootfs.{number}"]
                 self._part(slot_class, name).write_bytes(bytes(SLOT_BYTES))
                 (folder / f"state.{name}").write_text("good\n")
         (folder / "system.conf").write_text("\n".join([*lines, ""]))
-        address = f"unix:path={folder / 'bus'}"
+        self.address = address = f"unix:path={folder / 'bus'}"
         starter = {"DBUS_STARTER_BUS_TYPE": "session", "DBUS_STARTER_ADDRESS": address}  # RAUC takes the system's bus otherwise
         self._bus = {"DBUS_SESSION_BUS_ADDRESS": address, "DBUS_SYSTEM_BUS_ADDRESS": address, **starter}
 
     @contextmanager
     def running(self) -> Iterator["RaucDevice"]:
         """With its bus and service, which started from slot A."""
-        daemon = [self._daemon, f"--config-file={self.folder / 'bus.conf'}", "--nofork", "--nopidfile", "--print-address=1"]
-        service = [self._rauc, f"--conf={self.folder / 'system.conf'}", "--override-boot-slot=A", "service"]
-        with (
-            running(daemon, self._folder_of("daemon"), lambda said: "unix:path=" in said or None),
-            running(["env", *self._assignments(), *service], self._folder_of("service"), self._owns_its_name),
-        ):
+        with self.bus(), self.service("A"):
             yield self
+
+    @contextmanager
+    def bus(self) -> Iterator[None]:
+        """Its D-Bus alone."""
+        daemon = [self._daemon, f"--config-file={self.folder / 'bus.conf'}", "--nofork", "--nopidfile", "--print-address=1"]
+        with running(daemon, self._folder_of("daemon"), lambda said: "unix:path=" in said or None):
+            yield
+
+    @contextmanager
+    def service(self, booted: str) -> Iterator[None]:
+        """The service on that bus, started from a slot."""
+        service = [self._rauc, f"--conf={self.folder / 'system.conf'}", f"--override-boot-slot={booted}", "service"]
+        with running(["env", *self._assignments(), *service], self._folder_of("service"), self._owns_its_name):
+            yield
 
     @property
     def primary(self) -> str:

@@ -60,14 +60,22 @@ class RaucTool:
             self.files.key(identity.name).write_bytes(identity.key_pem)
 
     def bundle(
-        self, format_: str, signer: str = "email", *, name: str = "", intermediate: str = "", images: Sequence[str] = ()
+        self,
+        format_: str,
+        signer: str = "email",
+        *,
+        name: str = "",
+        intermediate: str = "",
+        images: Sequence[str] = (),
+        version: str = "2026.11.0",
+        seed: int = 1,
     ) -> Path:
-        """A bundle with one image of 200,000 bytes, and the given further images (`class` or `class.variant`)."""
+        """A bundle with one image of 200,000 bytes of that `seed`, and the given further images (`class` or `class.variant`)."""
         content = self.folder / f"content-{name or format_}"
         content.mkdir(exist_ok=True)
-        (content / "rootfs.img").write_bytes(random.Random(1).randbytes(200_000))
+        (content / "rootfs.img").write_bytes(random.Random(seed).randbytes(200_000))
         groups = "".join(f"\n[image.{each}]\nfilename=rootfs.img\n" for each in ("rootfs", *images))
-        head = f"[update]\ncompatible={COMPATIBLE}\nversion=2026.11.0\nbuild=7\n\n[bundle]\nformat={format_}\n"
+        head = f"[update]\ncompatible={COMPATIBLE}\nversion={version}\nbuild=7\n\n[bundle]\nformat={format_}\n"
         (content / "manifest.raucm").write_text(head + groups)
         out = self.folder / f"{name or format_}.raucb"
         out.unlink(missing_ok=True)

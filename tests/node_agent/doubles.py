@@ -9,7 +9,7 @@ from node_agent.drivers.driver import Capabilities, ChunkSource, Restart, SlotSt
 from node_agent.record import Release, Report
 from node_agent.source import Cancel, Offer
 from tests.builders.bundles import describe, signed, verified
-from update.bundle.verified import VerifiedBundle
+from update.bundle.verified import AnyBundle, VerifiedBundle
 from update.chunks.pair import PatchOffer
 from update.digest import Digest
 from update.errors import FieldrelayError, SlotError
@@ -48,7 +48,7 @@ class Device:
             for name in ("a", "b")
         )
 
-    async def write(self, bundle: VerifiedBundle, chunks: ChunkSource, progress: Callable[[int, int], None]) -> Written:
+    async def write(self, bundle: AnyBundle, chunks: ChunkSource, progress: Callable[[int, int], None]) -> Written:
         del chunks
         self.states[self.other] = SlotState.EMPTY
         self._maybe_fail("write")

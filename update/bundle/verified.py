@@ -57,3 +57,7 @@ class VerifiedRaucBundle:
     provenance: Provenance
     payload_bytes: int
     target: TargetInfo | None = None
+
+
+AnyBundle = VerifiedBundle | VerifiedRaucBundle
+"""What an agent fetches; a driver takes one kind of them and refuses the other."""

@@ -1,0 +1,1 @@
+"""Installed programs as installers: RAUC's service, SWUpdate's daemon."""

@@ -1,0 +1,67 @@
+"""Every kind of device that the contract suite of drivers runs: its devices, and the releases that they take.
+
+kind = KINDS["rauc"]
+releases = kind.supply(folder)
+with ExitStack() as stack:
+    device = kind.maker(stack, releases)(folder)
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests.contract.devices import DeviceMaker, Release, linux_device, linux_uboot_device, make_release, simulated_device
+from tests.contract.rauc_devices import RaucReleases, rauc_device
+
+
+class Releases(Protocol):
+    """Releases by version: the same one for the same number."""
+
+    def __call__(self, version: int, /) -> Release: ...
+
+
+@dataclass(slots=True)
+class SwuReleases:
+    """Bundles for drivers that write slots themselves."""
+
+    folder: Path
+    made: dict[int, Release] = field(default_factory=dict)
+
+    def __call__(self, version: int, /) -> Release:
+        if version not in self.made:
+            self.made[version] = make_release(self.folder, version)
+        return self.made[version]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """`variables`: bundles bring boot variables, which `board.environment` shows. `marks`: what a real tool needs."""
+
+    supply: Callable[[Path], Releases]
+    maker: Callable[[ExitStack, Releases], DeviceMaker]
+    variables: bool = True
+    marks: tuple[pytest.MarkDecorator, ...] = ()
+
+
+def _rauc(stack: ExitStack, releases: Releases) -> DeviceMaker:
+    assert isinstance(releases, RaucReleases)
+    return rauc_device(stack, releases)
+
+
+_LOOP = pytest.mark.xdist_group("loop-devices")
+
+KINDS: Mapping[str, Kind] = {
+    "simulated": Kind(SwuReleases, lambda _stack, _releases: simulated_device),
+    "linux": Kind(SwuReleases, lambda _stack, _releases: linux_device),
+    "linux-uboot": Kind(SwuReleases, lambda _stack, _releases: linux_uboot_device, marks=(pytest.mark.interop,)),
+    "rauc": Kind(RaucReleases, _rauc, variables=False, marks=(pytest.mark.interop, _LOOP)),
+}
+
+
+def parameters(*, variables: bool = False) -> list[object]:
+    """Names of kinds as parameters of a test; `variables`: only those whose bundles bring some."""
+    return [pytest.param(name, marks=kind.marks) for name, kind in KINDS.items() if kind.variables or not variables]
