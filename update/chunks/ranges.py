@@ -10,7 +10,9 @@ Rules for requests (server):
 4. The order of the request is kept. SWUpdate 2022.12 writes what comes to where it expects it.
 
 Rules for multipart answers: the boundary is sent unquoted and in lower case with one space before it (SWUpdate knows no
-other form); on receipt either form, any header case and any order of parts is accepted, within limits.
+other form); on receipt either form, any header case and any order of parts is accepted, within limits. hawkBit (0.3.0M7) ends
+the head of a part, which is one Content-Range, without the empty line: so a part begins behind that line where neither the
+empty line nor another field follows. Content that begins with a line end is then misread, and refused at the next delimiter.
 """
 
 import re
@@ -29,6 +31,10 @@ _MAX_BOUNDARY: Final = 70
 _SPEC = re.compile(r"(\d{0,19})-(\d{0,19})", re.ASCII)
 _PLAIN = re.compile(r"bytes=\d{1,19}-\d{1,19}(?:,\d{1,19}-\d{1,19})*", re.ASCII)
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE)
+_TOKEN = rb"[!#-'*+.^_`|~0-9A-Za-z-]"
+_NO_FIELD = rb"(?=:|%(t)s{1,64}\r|%(t)s{0,64}[^!#-'*+.^_`|~0-9A-Za-z:\r-]|%(t)s{65})" % {b"t": _TOKEN}
+_BARE_HEAD = re.compile(rb"\r\n[Cc]ontent-[Rr]ange:[ -~\t]{1,80}\r\n" + _NO_FIELD)
+"""A part's head without the empty line, as soon as that can be told."""
 _OWN_BOUNDARY = re.compile(r"[a-z0-9]{1,70}", re.ASCII)
 
 
@@ -235,19 +241,22 @@ class MultipartParser:
         return line_end  # the head is read with the line end before it: it may have no fields
 
     def _pass_head(self, pending: bytes, position: int) -> int | None:
+        if bare := _BARE_HEAD.match(pending, position):
+            return self._begin_part(bare[0], bare.end())
         end = pending.find(b"\r\n\r\n", position)
         if end - position > MAX_PART_HEAD_BYTES:
             raise ProtocolError(f"multipart answer: the head of a part has {end - position} bytes")
-        if end < 0:
-            return None
+        return None if end < 0 else self._begin_part(pending[position:end], end + 4)
+
+    def _begin_part(self, head: bytes, begin: int) -> int:
         if not self._parts_left:
             raise ProtocolError("multipart answer: more parts than ranges were asked for")
-        part, total = parse_content_range(_content_range_of(pending[position:end]))
+        part, total = parse_content_range(_content_range_of(head))
         if None not in {total, self._size} and total != self._size:
             raise ProtocolError(f"multipart answer: a part is of a file of {total} bytes, expected {self._size}")
         self._parts_left -= 1
         self._offset, self._left, self._at = part.start, part.length, _At.BODY
-        return end + 4
+        return begin
 
 
 def _content_range_of(head: bytes) -> str:

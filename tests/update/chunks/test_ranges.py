@@ -204,6 +204,23 @@ def test_other_servers_spellings_are_understood(head: bytes) -> None:
     assert without_preamble.feed(head + b"abc\r\n--B--\r\nan epilogue") == [(3, b"abc")]
 
 
+@pytest.mark.parametrize("content", [b"(\xb5/\xfd", b"abc", b"\n", b"x" * 70 + b":", b": no field", b"a b: c", b"A" * 64])
+@pytest.mark.parametrize("step", [1, 7, 1 << 20])
+def test_a_head_without_the_empty_line_is_understood_as_hawkbit_sends_it(content: bytes, step: int) -> None:
+    end = len(content) + 3
+    part = b"\r\n--B\r\nContent-Range: bytes 3-%d/5000\r\n%s" % (end - 1, content)
+    body = part + b"\r\n--B\r\nContent-Range: bytes 90-90/5000\r\n?\r\n--B--"
+    parser = MultipartParser("B", size=5000)
+    image, _ = collect(parser, body, list(range(0, len(body), step)))
+    assert (bytes(image[3:end]), bytes(image[90:91])) == (content, b"?")
+    assert parser.complete
+
+
+def test_a_field_behind_the_range_is_no_content() -> None:
+    body = b"\r\n--B\r\nContent-Range: bytes 3-5/5000\r\nContent-Type: x/y\r\n\r\nabc\r\n--B--"
+    assert MultipartParser("B").feed(body) == [(3, b"abc")]
+
+
 def test_content_that_looks_like_a_delimiter_is_content() -> None:
     content = b"\r\n--B\r\n\r\n--B--\r\n"
     head = b"\r\n--B\r\nContent-Range: bytes 0-%d/99\r\n\r\n" % (len(content) - 1)
