@@ -136,7 +136,7 @@ async def _run(
             await _shown(mirrors)
         background(_keep_certificate(ground, authority, tls), "certificate")
         background(_make_scrub(ground, room, relays, files).run(), "scrub")
-        background(fleet.deadlines.run(), "deadlines")
+        fleet.begin(background)
         prefetch = make_prefetch(config, database, mirrors, relays, store=room.store, proofs=proofs)
         background(prefetch.run(), "prefetch")
         elsewhere.begin(fleet.takeover, Common(database, session, room, line, mirrors, proofs.prove), background)
@@ -311,6 +311,7 @@ def _make_control(
         routes=routes.states,
         prefetch=prefetch.states,
         assigners=elsewhere.states,
+        last_seen=fleet.presence.last_seen,
     )
     orders = Control(status, fleet.assigner, fleet.tokens, mirrors, ChosenModes(database))
     return [orders, NodeControl(fleet.ownership, fleet.accounts, fleet.confirmations)]

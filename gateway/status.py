@@ -7,6 +7,7 @@ is `late` when it missed three of its polls.
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Protocol
 
 from gateway.database.engine import Database
@@ -146,7 +147,10 @@ async def _nobody() -> tuple[AssignerState, ...]:
 
 
 class Status:
-    """Puts the state together. `name` and `version` are this gateway's; `polling_interval_s` decides who is late."""
+    """Puts the state together. `name` and `version` are this gateway's; `polling_interval_s` decides who is late.
+
+    `last_seen` knows it better than the database, where it is written only from time to time.
+    """
 
     def __init__(
         self,
@@ -161,6 +165,7 @@ class Status:
         routes: Callable[[], Sequence[RouteState]] = tuple,
         assigners: Callable[[], Awaitable[tuple[AssignerState, ...]]] = _nobody,
         prefetch: Callable[[], Sequence[PrefetchState]] = tuple,
+        last_seen: Callable[[Node], datetime] = attrgetter("last_seen"),
     ) -> None:
         self._database = database
         self._repositories = repositories
@@ -173,6 +178,7 @@ class Status:
         self._routes = routes
         self._assigners = assigners
         self._prefetch = prefetch
+        self._last_seen = last_seen
 
     async def gateway(self) -> GatewayState:
         """The state of everything, now."""
@@ -197,6 +203,7 @@ class Status:
         return tuple(self._node(node, newest.get(node.id), told) for node in everyone)
 
     def _node(self, node: Node, action: Action | None, told: Mapping[int, ReportRecord]) -> NodeState:
+        last_seen = self._last_seen(node)
         return NodeState(
             id=node.id,
             kind=node.kind,
@@ -206,8 +213,8 @@ class Status:
             wanted=None if action is None else _wanted(action, told.get(action.id)),
             attributes=node.attributes,
             first_seen=node.first_seen,
-            last_seen=node.last_seen,
-            late=self._now() - node.last_seen > self._patience,
+            last_seen=last_seen,
+            late=self._now() - last_seen > self._patience,
         )
 
 

@@ -56,6 +56,8 @@ nodes = Table(
     Column("accepts", String(16), nullable=False, default="tuf"),
     Column("auto_confirm", JSON(none_as_null=True)),
     Column("boot_id", String(NAME_CHARACTERS), nullable=False, default=""),
+    Index(None, "token"),
+    Index(None, "assigner", "id"),
 )
 
 actions = Table(
@@ -93,6 +95,7 @@ actions = Table(
     Column("boot_id", String(NAME_CHARACTERS), nullable=False, default=""),
     UniqueConstraint("node", "fence"),
     Index(None, "node", "state"),
+    Index(None, "node", "outcome"),
     sqlite_autoincrement=True,
 )
 
@@ -160,6 +163,7 @@ outgoing = Table(
     Column("trouble", Text, nullable=False),
     UniqueConstraint("upstream", "report"),
     Index(None, "upstream", "delivered"),
+    Index(None, "upstream", "node", "source"),
     sqlite_autoincrement=True,
 )
 

@@ -7,9 +7,10 @@ opens its own node and nothing else. A node gets one when people add it, and a n
 import secrets
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 
 from gateway.database.engine import Database, Transaction
-from gateway.database.queries import nodes
+from gateway.database.queries import contacts, nodes
 from gateway.database.records import ClientKind, Node
 from update.digest import digest_of
 from update.errors import UnknownNodeError
@@ -48,8 +49,7 @@ class Accounts:
         """Whose token this is. It is looked up by its digest: how long that takes tells nothing about one nearly right."""
         if not token.isalnum() or not token.isascii() or len(token) > _LONGEST:
             return None
-        async with self._database.reading() as transaction:
-            return await nodes.by_token(transaction, digest_of(token.encode()))
+        return await self._database.look(partial(contacts.of_token, token=digest_of(token.encode())))
 
 
 async def _known(transaction: Transaction, node: str) -> None:

@@ -1,6 +1,6 @@
 """The fleet's parts, built together: all of them tell the same assigners."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,6 +11,7 @@ from gateway.fleet.confirmations import Confirmations
 from gateway.fleet.deadlines import Deadlines
 from gateway.fleet.nodes import Assigner
 from gateway.fleet.ownership import Ownership
+from gateway.fleet.presence import Presence
 from gateway.fleet.progress import Progress
 from gateway.fleet.takeover import Takeover
 from gateway.fleet.telling import Telling
@@ -22,6 +23,7 @@ class Fleet:
     """What knows about nodes and what is wanted of them."""
 
     progress: Progress
+    presence: Presence
     assigner: Assigner
     takeover: Takeover
     confirmations: Confirmations
@@ -29,6 +31,11 @@ class Fleet:
     accounts: Accounts
     ownership: Ownership
     tokens: Tokens
+
+    def begin(self, background: Callable[[Coroutine[object, object, object], str], None]) -> None:
+        """Begin what lasts as long as the gateway."""
+        background(self.deadlines.run(), "deadlines")
+        background(self.presence.run(), "presence")
 
 
 def make_fleet(
@@ -41,8 +48,10 @@ def make_fleet(
     verify_within_s: int,
 ) -> Fleet:
     """All parts on one database."""
+    presence = Presence(database, now)
     return Fleet(
-        progress=Progress(database, now, telling),
+        progress=Progress(database, now, telling, presence),
+        presence=presence,
         assigner=Assigner(database, catalogue, now, telling),
         takeover=Takeover(database, now, telling),
         confirmations=Confirmations(database, now, telling),

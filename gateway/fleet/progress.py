@@ -7,16 +7,18 @@ What a feedback means, `gateway.fleet.judgement` says. What a node installed and
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import assert_never
 
 from gateway.database.engine import Database, Transaction
-from gateway.database.queries import actions, nodes, reports
+from gateway.database.queries import actions, contacts, nodes, reports
 from gateway.database.records import Action, ActionOutcome, ActionState, ClientKind, Node, ReportRecord, Running
 from gateway.fleet.booking import book
 from gateway.fleet.judgement import Judgement, Told, judge, judge_cancel, observe, runs_in_circles
+from gateway.fleet.presence import Presence
 from gateway.fleet.telling import NOBODY, Telling
 from update.digest import Digest
 from update.errors import ForbiddenError, NotFoundError, ProtocolError
@@ -29,6 +31,7 @@ MAX_REPORTS = 1000
 """hawkBit's own quota for an action."""
 
 _LOG = logging.getLogger(__name__)
+_NEVER_HERE = "no node {node} has been here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +46,31 @@ class Contact:
 class Progress:
     """Talks with nodes about their actions. Errors: `ForbiddenError` for another node's, `NotFoundError` for none."""
 
-    def __init__(self, database: Database, now: Callable[[], datetime], telling: Telling = NOBODY) -> None:
+    def __init__(
+        self, database: Database, now: Callable[[], datetime], telling: Telling = NOBODY, presence: Presence | None = None
+    ) -> None:
         self._database = database
         self._now = now
         self._telling = telling
+        self._presence = presence or Presence(database, now)
 
     async def contact(self, node: str, fingerprint: Digest, kind: ClientKind = ClientKind.AGENT) -> Contact:
-        """A node is here: it is registered (as of `kind`) if it is new, for whoever issued its certificate admitted it."""
-        async with self._database.writing() as transaction:
-            known = await self._known(transaction, node, fingerprint, kind)
-            return await _contact(transaction, known)
+        """A node is here: it is registered (as of `kind`) if it is new, for whoever issued its certificate admitted it.
+
+        Who it is, and by which certificate, is durable before this returns; when it was here, `presence` keeps.
+        """
+        found = await self._look(node)
+        if found is None or found.node.fingerprint != fingerprint:
+            async with self._database.writing() as transaction:
+                await self._known(transaction, node, fingerprint, kind)
+            found = await self.standing(node)
+        return replace(found, node=replace(found.node, last_seen=self._presence.note(node)))
 
     async def standing(self, node: str) -> Contact:
         """The same without being a contact."""
-        async with self._database.reading() as transaction:
-            return await _contact(transaction, await _registered(transaction, node))
+        if (found := await self._look(node)) is None:
+            raise NotFoundError(_NEVER_HERE.format(node=node))
+        return found
 
     async def describe(self, node: str, fingerprint: Digest, mode: Mode, data: Mapping[str, str]) -> None:
         """Take what a node says of itself; `ProtocolError` if it is malformed, or too much together with what it said before."""
@@ -69,11 +82,16 @@ class Progress:
             await nodes.describe(transaction, node, attributes=attributes, hardware=facts.hardware, running=running)
 
     async def offer(self, node: str, action: int) -> Action:
-        """The action to install; from now on the node may have begun it."""
+        """The action to install; from now on the node may have begun it.
+
+        That is written once: a client asks again at every poll until it is done.
+        """
+        first = (await self.standing(node)).action
+        if first is not None and _is_to_install(first, action) and first.offered is not None:
+            return first
         async with self._database.writing() as transaction:
             own = await _own(transaction, node, action)
-            first = _first(await actions.unfinished(transaction, node))
-            if first is None or first.id != own.id or own.state is not ActionState.OPEN:
+            if not any(_is_to_install(each, action) for each in (await actions.unfinished(transaction, node))[:1]):
                 raise NotFoundError(f"action {action} of node {node} is {own.state}, and not the one to install now; poll again")
             await actions.mark_offered(transaction, action, now=self._now())
             return own
@@ -154,6 +172,10 @@ class Progress:
                 judgement = observe(action, version, boot_id)
                 await book(transaction, self._telling, action, judgement, boot_id=boot_id, now=self._now())
 
+    async def _look(self, node: str) -> Contact | None:
+        found = await self._database.look(partial(contacts.standing, node=node))
+        return None if found is None else Contact(*found)
+
     async def _book(self, transaction: Transaction, own: Action, node: Node, judgement: Judgement, told: Told) -> None:
         await book(transaction, self._telling, own, judgement, boot_id=node.boot_id, now=self._now(), body=told.body)
 
@@ -213,13 +235,9 @@ def _changed(old: Mapping[str, str], mode: Mode, data: Mapping[str, str]) -> dic
     return new
 
 
-async def _contact(transaction: Transaction, node: Node) -> Contact:
-    ended = await actions.newest_ended(transaction, node.id, ActionOutcome.SUCCESS)
-    return Contact(node, _first(await actions.unfinished(transaction, node.id)), None if ended is None else ended.id)
-
-
-def _first(unfinished: Sequence[Action]) -> Action | None:
-    return unfinished[0] if unfinished else None
+def _is_to_install(first: Action, asked: int) -> bool:
+    """Whether the action that is asked for is the oldest one, and may be installed."""
+    return first.id == asked and first.state is ActionState.OPEN
 
 
 async def _own(transaction: Transaction, node: str, action: int) -> Action:
@@ -234,5 +252,5 @@ async def _own(transaction: Transaction, node: str, action: int) -> Action:
 async def _registered(transaction: Transaction, node: str) -> Node:
     found = await nodes.find(transaction, node)
     if found is None:
-        raise NotFoundError(f"no node {node} has been here")
+        raise NotFoundError(_NEVER_HERE.format(node=node))
     return found

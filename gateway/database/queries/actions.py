@@ -48,46 +48,39 @@ async def add(
         "reason": reason,
         "created": as_utc(now),
     }
-    return _record((await transaction.execute(insert(table).values(values).returning(table))).one())
+    return record_of((await transaction.execute(insert(table).values(values).returning(table))).one())
 
 
 async def find(transaction: Transaction, action: int) -> Action | None:
     """The action of that id."""
     row = (await transaction.execute(select(table).where(table.c.id == action))).one_or_none()
-    return None if row is None else _record(row)
+    return None if row is None else record_of(row)
 
 
 async def of_source(transaction: Transaction, node: str, assigner: str, source: str) -> Action | None:
     """The newest action of a node that its assigner knows by this id."""
     own = (table.c.node == node, table.c.assigner == assigner, table.c.source == source)
     row = (await transaction.execute(select(table).where(*own).order_by(table.c.id.desc()).limit(1))).one_or_none()
-    return None if row is None else _record(row)
-
-
-async def newest_ended(transaction: Transaction, node: str, outcome: ActionOutcome) -> Action | None:
-    """The action of a node that ended last with this outcome."""
-    own = (table.c.node == node, table.c.outcome == outcome)
-    row = (await transaction.execute(select(table).where(*own).order_by(table.c.id.desc()).limit(1))).one_or_none()
-    return None if row is None else _record(row)
+    return None if row is None else record_of(row)
 
 
 async def everything_unfinished(transaction: Transaction) -> tuple[Action, ...]:
     """Every action that is not closed, oldest first."""
     rows = await transaction.execute(select(table).where(table.c.state != ActionState.CLOSED).order_by(table.c.id))
-    return tuple(_record(row) for row in rows)
+    return tuple(record_of(row) for row in rows)
 
 
 async def unfinished(transaction: Transaction, node: str) -> tuple[Action, ...]:
     """The actions of a node that are not closed, oldest first."""
     statement = select(table).where(table.c.node == node, table.c.state != ActionState.CLOSED).order_by(table.c.fence)
-    return tuple(_record(row) for row in await transaction.execute(statement))
+    return tuple(record_of(row) for row in await transaction.execute(statement))
 
 
 async def latest(transaction: Transaction) -> Mapping[str, Action]:
     """The newest action of every node that ever had one."""
     newest = select(func.max(table.c.id)).group_by(table.c.node)
     rows = await transaction.execute(select(table).where(table.c.id.in_(newest)))
-    return {row.node: _record(row) for row in rows}
+    return {row.node: record_of(row) for row in rows}
 
 
 async def wanted(transaction: Transaction) -> frozenset[Digest]:
@@ -147,7 +140,8 @@ async def close(transaction: Transaction, action: int, end: End, *, superseded_b
     await transaction.execute(update(table).where(table.c.id == action, table.c.state != ActionState.CLOSED).values(values))
 
 
-def _record(row: Row[tuple[object, ...]]) -> Action:
+def record_of(row: Row[tuple[object, ...]]) -> Action:
+    """The action of a row of its table."""
     return Action(
         id=row.id,
         node=row.node,

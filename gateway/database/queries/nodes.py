@@ -17,24 +17,18 @@ from update.trust.verified import Provenance
 async def find(transaction: Transaction, node: str) -> Node | None:
     """The node of that name."""
     row = (await transaction.execute(select(table).where(table.c.id == node))).one_or_none()
-    return None if row is None else _record(row)
-
-
-async def by_token(transaction: Transaction, token: Digest) -> Node | None:
-    """The node whose token has this digest."""
-    row = (await transaction.execute(select(table).where(table.c.token == token).limit(1))).one_or_none()
-    return None if row is None else _record(row)
+    return None if row is None else record_of(row)
 
 
 async def everyone(transaction: Transaction) -> tuple[Node, ...]:
     """All nodes, by name."""
-    return tuple(_record(row) for row in await transaction.execute(select(table).order_by(table.c.id)))
+    return tuple(record_of(row) for row in await transaction.execute(select(table).order_by(table.c.id)))
 
 
 async def of_assigner(transaction: Transaction, assigner: str) -> tuple[Node, ...]:
     """The nodes of one assigner, by name."""
     rows = await transaction.execute(select(table).where(table.c.assigner == assigner).order_by(table.c.id))
-    return tuple(_record(row) for row in rows)
+    return tuple(record_of(row) for row in rows)
 
 
 async def register(transaction: Transaction, node: str, *, kind: ClientKind, fingerprint: Digest, now: datetime) -> Node:
@@ -55,7 +49,7 @@ async def register(transaction: Transaction, node: str, *, kind: ClientKind, fin
         "first_seen": as_utc(now),
         "last_seen": as_utc(now),
     }
-    return _record((await transaction.execute(insert(table).values(values).returning(table))).one())
+    return record_of((await transaction.execute(insert(table).values(values).returning(table))).one())
 
 
 async def seen(transaction: Transaction, node: str, *, fingerprint: Digest, now: datetime) -> None:
@@ -140,7 +134,8 @@ async def _change(transaction: Transaction, node: str, **values: object) -> None
     await transaction.execute(update(table).where(table.c.id == node).values(values))
 
 
-def _record(row: Row[tuple[object, ...]]) -> Node:
+def record_of(row: Row[tuple[object, ...]]) -> Node:
+    """The node of a row of its table."""
     return Node(
         id=row.id,
         kind=ClientKind(row.kind),

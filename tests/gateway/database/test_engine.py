@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.database.engine import Database, sqlite_url
+from gateway.database.engine import Database, View, sqlite_url
 from gateway.database.queries import settings
 from update.errors import BusyError, ConfigurationError, CorruptError, NoSpaceError, StoreError
 
@@ -135,3 +135,31 @@ async def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
 async def test_a_url_that_means_no_database_is_a_configuration_error(url: str) -> None:
     with pytest.raises(ConfigurationError, match=r"gateway\.database"):
         await Database.open(url)
+
+
+async def test_a_look_cannot_write(database: Database) -> None:
+    with pytest.raises(StoreError, match="readonly"):
+        await database.look(lambda view: view.exec_driver_sql("DELETE FROM settings"))
+
+
+async def test_a_look_waits_for_no_writer(database: Database) -> None:
+    async with database.writing() as transaction:
+        await settings.put(transaction, "key", 1)
+        assert await database.look(lambda view: view.exec_driver_sql("SELECT count(*) FROM settings").scalar_one()) == 0
+
+
+async def test_a_database_without_a_file_is_looked_at_in_turn() -> None:
+    database = await Database.open("sqlite+aiosqlite:///:memory:")
+    try:
+        assert await database.look(lambda view: view.exec_driver_sql("SELECT count(*) FROM nodes").scalar_one()) == 0
+    finally:
+        await database.close()
+
+
+async def test_a_look_that_raises_leaves_the_next_one_alone(database: Database) -> None:
+    def fail(_view: View) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await database.look(fail)
+    assert await database.look(lambda view: view.exec_driver_sql("SELECT 1").scalar_one()) == 1

@@ -113,17 +113,6 @@ async def test_only_what_is_closed_is_finished(database: Database) -> None:
         assert await actions.everything_unfinished(transaction) == (second,)
 
 
-async def test_the_action_that_ended_last_with_an_outcome_is_found(database: Database) -> None:
-    async with database.writing() as transaction:
-        first, second = await order(transaction), await order(transaction, source="18")
-        await actions.close(transaction, first.id, End(NOW, ActionOutcome.SUCCESS, "", ""))
-        await actions.close(transaction, second.id, End(NOW, ActionOutcome.FAILURE, "", ""))
-        found = await actions.newest_ended(transaction, "n1", ActionOutcome.SUCCESS)
-        assert found is not None
-        assert found.id == first.id
-        assert await actions.newest_ended(transaction, "n1", ActionOutcome.REFUSED) is None
-
-
 async def test_what_people_set_of_a_node_comes_back(database: Database) -> None:
     confirmed = AutoConfirm("the plant", "tested in the lab", NOW)
     async with database.writing() as transaction:

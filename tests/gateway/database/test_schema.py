@@ -16,7 +16,7 @@ from gateway.database.tables import METADATA
 from update.errors import FormatVersionError
 from update.trust.verified import Provenance
 
-NEWEST = "0002"
+NEWEST = "0003"
 LATER_STEP = '''
 """A later release."""
 import sqlalchemy as sa

@@ -61,6 +61,35 @@ async def test_a_new_node_is_registered_at_its_first_contact(database: Database,
     assert again.node.fingerprint == digest_of(b"renewed")
 
 
+async def test_a_contact_that_brings_no_news_writes_nothing(
+    database: Database, clock: Clock, progress: Progress, ordered: Ordering
+) -> None:
+    action = await ordered()
+    await progress.contact("n9", PRINT)
+    writings = list[None]()
+    database.watch(lambda: writings.append(None))
+    for seconds in range(3):
+        clock.advance(seconds)
+        assert (await progress.contact("n9", PRINT)).node.last_seen == clock()
+    assert not writings
+    await progress.contact("n9", digest_of(b"renewed"))
+    assert len(writings) == 1
+    for _ in range(3):
+        assert (await progress.offer("n1", action.id)).id == action.id
+    assert len(writings) == 2
+
+
+async def test_who_comes_first_and_who_comes_anew_is_durable_before_it_is_answered(
+    database: Database, clock: Clock, progress: Progress
+) -> None:
+    for print_ in (PRINT, digest_of(b"renewed")):
+        await progress.contact("n9", print_)
+        async with database.reading() as transaction:
+            found = await nodes.find(transaction, "n9")
+        assert found is not None
+        assert (found.fingerprint, found.first_seen) == (print_, clock())
+
+
 async def test_a_node_is_told_of_its_own_open_action(progress: Progress, ordered: Ordering) -> None:
     action = await ordered()
     assert (await progress.contact("n1", PRINT)).action == action
