@@ -5,7 +5,7 @@ with ExitStack() as stack:
     device.board.power_on()                 # the bootloader chooses; the service starts anew from that slot
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +69,11 @@ class RaucBoard:
             self.service.__exit__(None, None, None)
             self.service = None
 
+    def crash(self) -> None:
+        """The service dies without a word."""
+        self.device.kill_service()
+        self.power_off()
+
     def _chosen(self) -> str:
         variables = self._variables()
         return next(slot for slot in variables["ORDER"].split() if variables[f"LEFT_{slot}"] != "0")
@@ -93,8 +98,8 @@ class RaucReleases:
         return self._made[version]
 
 
-def rauc_device(stack: ExitStack, releases: RaucReleases) -> DeviceMaker:
-    """A maker of devices that take the bundles of `releases`."""
+def rauc_device(stack: ExitStack, releases: RaucReleases, handlers: Sequence[str] = ()) -> DeviceMaker:
+    """A maker of devices that take the bundles of `releases`; `handlers` are lines of system.conf."""
 
     def make(folder: Path, disk: Disk | None = None) -> Device:
         need_loop_devices()
@@ -103,10 +108,17 @@ def rauc_device(stack: ExitStack, releases: RaucReleases) -> DeviceMaker:
         (home / "environment").write_text(_ENVIRONMENT)
         tool = releases.tool
         made = RaucDevice(
-            home, tool.files.anchors, compatible=COMPATIBLE, bootnames="ab", backend=_BACKEND, system=[NOT_ACTIVATING]
+            home,
+            tool.files.anchors,
+            compatible=COMPATIBLE,
+            bootnames="ab",
+            backend=_BACKEND,
+            system=[NOT_ACTIVATING],
+            handlers=handlers,
         )
         stack.enter_context(made.bus())
         board = RaucBoard(made, stack)
+        stack.callback(made.unmount)
         stack.callback(board.power_off)
         board.power_on()
         return Device(make_driver(made, folder, disk), board, folder, _files(home))

@@ -9,6 +9,7 @@ kernel's device mapper. A machine that lacks one cannot run them, whatever is in
 """
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -113,6 +114,17 @@ class RaucDevice:
         with running(["env", *self._assignments(), *service], self._folder_of("service"), self._owns_its_name):
             yield
 
+    def kill_service(self) -> None:
+        """End the service as a crash does."""
+        ask = ["GetConnectionUnixProcessID", f"string:{BUS_NAME}"]
+        os.kill(int(self._asked(*ask).split()[-1]), signal.SIGKILL)
+
+    def unmount(self) -> None:
+        """Take away what a crashed service left mounted; one that ended in order leaves nothing."""
+        place = self.folder / "mnt" / "bundle"
+        while place.is_mount():
+            subprocess.run(["umount", place], check=True, timeout=_TIMEOUT_S)
+
     @property
     def primary(self) -> str:
         """The slot that would start next."""
@@ -143,8 +155,12 @@ class RaucDevice:
 
     def _owns_its_name(self, _said: str) -> bool | None:
         """Whether the service can be asked; None for not yet."""
+        return "boolean true" in self._asked("NameHasOwner", f"string:{BUS_NAME}") or None
+
+    def _asked(self, method: str, *arguments: str) -> str:
+        """What the bus itself answers."""
         ask = [self._send, "--session", "--print-reply", "--dest=org.freedesktop.DBus", "/org/freedesktop/DBus"]
-        ask += ["org.freedesktop.DBus.NameHasOwner", f"string:{BUS_NAME}"]
+        command = [*ask, f"org.freedesktop.DBus.{method}", *arguments]
         environment = {**os.environ, **self._bus}
-        said = subprocess.run(ask, env=environment, capture_output=True, check=True, timeout=_TIMEOUT_S).stdout
-        return b"boolean true" in said or None
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S)
+        return done.stdout

@@ -213,7 +213,7 @@ def _service(config: RaucConfig) -> Installer:
         from node_agent.drivers.installers.rauc_bus import RaucBus  # noqa: PLC0415 - an optional library, as permitted
     except ImportError as error:
         raise MissingExtraError("the driver rauc needs dbus-fast; install fieldrelay[dbus] on this node") from error
-    return RaucBus(config.bus, config.answer_timeout_s)
+    return RaucBus(config.bus, config.answer_timeout_s, config.install_timeout_s)
 
 
 def _wanted(bundle: VerifiedRaucBundle, state: RaucState) -> dict[str, Digest]:

@@ -26,7 +26,7 @@ from update.errors import BootloaderError, HandlerError
 NAME: Final = "de.pengutronix.rauc"
 _INSTALLER: Final = "de.pengutronix.rauc.Installer"
 _PROPERTIES: Final = "org.freedesktop.DBus.Properties"
-_BUSY: Final = "Already processing"
+_BUSY: Final = "already processing"
 _BUSY_PAUSE_S = 2.0
 _MATCHES: Final = (
     f"type='signal',sender='{NAME}',path='/'",
@@ -61,24 +61,28 @@ _Event = _Begun | _Completed | _Gone
 
 
 class RaucBus:
-    """The service on the bus at `address`; empty: the system's. `timeout_s` is for one question."""
+    """The service on the bus at `address`; empty: the system's. `timeout_s` is for one question.
 
-    def __init__(self, address: str, timeout_s: float) -> None:
+    While it installs RAUC refuses every question: then it is asked again, for `busy_s` at most.
+    """
+
+    def __init__(self, address: str, timeout_s: float, busy_s: float) -> None:
         self._address = address
         self._timeout_s = timeout_s
+        self._busy_s = busy_s
 
     async def look(self) -> RaucState:
         """Slots and identity as they are now. Errors: `BootloaderError`."""
         async with self._connected() as bus:
-            (slots,) = await self._ask(bus, _INSTALLER, "GetSlotStatus")
-            (primary,) = await self._ask(bus, _INSTALLER, "GetPrimary")
+            (slots,) = await self._ask_idle(bus, "GetSlotStatus")
+            (primary,) = await self._ask_idle(bus, "GetPrimary")
             (properties,) = await self._ask(bus, _PROPERTIES, "GetAll", "s", [_INSTALLER])
         return read_state(_plain(slots), _plain(primary), _plain(properties))
 
     async def mark(self, state: str, slot: str) -> None:
         """`good`, `bad` or `active` for the slot of RAUC's name `slot`. Errors: `BootloaderError`."""
         async with self._connected() as bus:
-            await self._ask(bus, _INSTALLER, "Mark", "ss", [state, slot])
+            await self._ask_idle(bus, "Mark", "ss", [state, slot])
 
     async def install(self, file: Path, percent: Percent, timeout_s: float) -> None:
         """Install `file`, waiting for an earlier installation to end; `HandlerError` with RAUC's reason, or for no end."""
@@ -101,7 +105,7 @@ class RaucBus:
         ending = asyncio.create_task(_tell_end(bus, events))
         try:
             while (refusal := await self._begin(bus, file, reader)) is not None:
-                if _BUSY not in refusal:
+                if not _is_busy(refusal):
                     raise HandlerError(f"rauc refused to install {file.name}: {refusal}")
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_BUSY_PAUSE_S):
@@ -143,6 +147,17 @@ class RaucBus:
         finally:
             bus.disconnect()
             await _disconnected(bus)
+
+    async def _ask_idle(self, bus: MessageBus, member: str, signature: str = "", body: Sequence[object] = ()) -> Sequence[object]:
+        """A question that RAUC answers only while it does not install; an installation may outlive the agent that began it."""
+        give_up = asyncio.get_running_loop().time() + self._busy_s
+        while True:
+            try:
+                return await self._ask(bus, _INSTALLER, member, signature, body)
+            except BootloaderError as error:
+                if not _is_busy(str(error)) or asyncio.get_running_loop().time() > give_up:
+                    raise
+            await asyncio.sleep(_BUSY_PAUSE_S)
 
     async def _ask(
         self, bus: MessageBus, interface: str, member: str, signature: str = "", body: Sequence[object] = ()
@@ -223,6 +238,10 @@ def _message(interface: str, member: str, signature: str, body: Sequence[object]
         body=list(body),
         flags=MessageFlag.NONE,
     )
+
+
+def _is_busy(refusal: str) -> bool:
+    return _BUSY in refusal.casefold()
 
 
 def _reason(reply: Message) -> str:
