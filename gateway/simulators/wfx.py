@@ -30,6 +30,7 @@ class Faults:
     held: asyncio.Event | None = None  # answers begin when it is set
     absent: bool = False  # 404 for everything, as a proxy without a server behind it says it
     forbidding: bool = False  # 403 for everything, as a guard before it says it
+    overtaken: str = ""  # before the next step, somebody takes the job to this state
     cut_events_after: int | None = None  # the stream breaks off after so many events
     garbage: bool = False  # 200 with something that is no JSON
     state: str = ""  # every job is said to be in this state
@@ -181,6 +182,9 @@ class WfxSimulator:
         return shown
 
     def _step(self, number: str, wish: Mapping[str, object], actor: str) -> web.Response:
+        if actor == CLIENT and self.faults.overtaken:
+            self.jobs.set_status(number, {"state": self.faults.overtaken}, actor)
+            self.faults.overtaken = ""
         job = self.jobs.set_status(number, wish, actor)
         self._tell("UPDATE_STATUS", job)
         return _json(job.status)

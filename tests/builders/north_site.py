@@ -104,6 +104,15 @@ class NorthSite:
         self.clock.advance(1)
         await self.fleet.progress.feedback(node, found.id, told)
 
+    async def succeed(self, node: str) -> None:
+        """An swupdate installs, restarts, and says so."""
+        found = await self.action(node)
+        assert found is not None
+        await self.fleet.progress.offer(node, found.id)
+        for words in ("Installing Update Chunk Artifacts.", "All Chunks Installed."):
+            await self.say(node, "proceeding", "none", words)
+        await self.say(node, "closed", "success", "Update Installed.")
+
 
 @dataclass(frozen=True, slots=True)
 class Ground:

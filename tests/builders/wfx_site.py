@@ -34,6 +34,7 @@ async def wfx_site(
     tags: Sequence[str] = (),
     max_bytes: int = 1 << 20,
     unverified: State = State.ACTIVATED,
+    events: bool = False,
 ) -> AsyncIterator[NorthSite]:
     """A site whose nodes are clients of the names `prefix` and their own."""
     database = await Database.open(sqlite_url(folder / "gateway.db"))
@@ -51,13 +52,14 @@ async def wfx_site(
                 tags=tags,
             )
             obtain = Obtain(client, ground.vouched, max_bytes=max_bytes)
-            yield _site(database, clock, ground, Server(PLANT, client, obtain, teller, frozenset(workflows)), prefix)
+            server = Server(PLANT, client, obtain, teller, frozenset(workflows))
+            yield _site(database, clock, ground, server, prefix, events=events)
             await obtain.close()
     finally:
         await database.close()
 
 
-def _site(database: Database, clock: Clock, ground: Ground, server: Server, prefix: str) -> NorthSite:
+def _site(database: Database, clock: Clock, ground: Ground, server: Server, prefix: str, *, events: bool) -> NorthSite:
     elapsed = [0.0]
 
     def client_id(node: str) -> str:
@@ -72,7 +74,7 @@ def _site(database: Database, clock: Clock, ground: Ground, server: Server, pref
         now=clock,
         client_id=client_id,
         poll_interval_s=60,
-        events=False,
+        events=events,
         clock=lambda: elapsed[0],
         chance=even,
     )

@@ -172,7 +172,7 @@ async def test_a_deleted_job_is_withdrawn(site: NorthSite, jobs: WfxNorth, shelf
 async def test_jobs_are_done_one_after_the_other(site: NorthSite, jobs: WfxNorth, shelf: BundleShelf) -> None:
     first, second = [await jobs.create(f"{site.prefix}n1", DIRECT, shelf.definition()) for _ in range(2)]
     await site.poll()
-    await site.say("n1", "closed", "success", "Update Installed.")
+    await site.succeed("n1")
     await turn(site, jobs, first)
     assert await turn(site, jobs, second) == "ACTIVATED", "it runs already"
     assert "runs already" in (await jobs.job(second.id)).status.message

@@ -93,10 +93,12 @@ async def exchange(
     body: bytes | None = None,
     small: bool = False,
     redirects: bool = True,
+    once: bool = False,
 ) -> AsyncIterator[aiohttp.ClientResponse]:
     """One request; the body of the answer is not read. Failures inside the block are translated too.
 
-    `small`: the answer must begin within the deadline of small answers. Errors: leaves of `WireError`.
+    `small`: the answer must begin within the deadline of small answers. `once`: a `body` that was sent is not sent again by
+    itself where the connection breaks, though the method would allow it. Errors: leaves of `WireError`.
     """
     patience = manner.patience
     address = parse_url(url)
@@ -107,8 +109,8 @@ async def exchange(
                 response = await session.request(
                     method,
                     address,
-                    headers={"Accept-Encoding": "identity", **manner.headers, **headers},
-                    data=body,
+                    headers={"Accept-Encoding": "identity", **_length(body), **manner.headers, **headers},
+                    data=_sent_once(body) if once and body is not None else body,
                     allow_redirects=redirects,
                     max_redirects=_MAX_REDIRECTS,
                     server_hostname=manner.server_hostname,
@@ -123,6 +125,15 @@ async def exchange(
         finally:
             if response is not None:
                 response.close()
+
+
+def _length(body: bytes | None) -> Mapping[str, str]:
+    return {} if body is None else {"Content-Length": str(len(body))}
+
+
+async def _sent_once(body: bytes) -> AsyncIterator[bytes]:
+    """A body that aiohttp cannot rewind: it repeats idempotent requests on connections that it kept (RFC 9112, 9.3.1)."""
+    yield body
 
 
 async def pieces(response: aiohttp.ClientResponse, guard: RateGuard, line: Line = FREE) -> AsyncIterator[bytes]:

@@ -170,7 +170,7 @@ class WfxClient:
         manner, url = self._showing(client), f"{self._root}/{path}"
         await self._spacing.wait()
         async with exchange(
-            self._session, method, url, manner, headers=_JSON, body=body, small=True, redirects=False
+            self._session, method, url, manner, headers=_JSON, body=body, small=True, redirects=False, once=True
         ) as response:
             if response.status != 200:
                 raise await self._refusal(response)

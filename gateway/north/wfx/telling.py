@@ -28,10 +28,12 @@ from gateway.database.records import Action, ActionOutcome, End, Matter, Node, O
 from gateway.north.wfx.meaning import job_of
 from gateway.north.wfx.messages import LONGEST_MESSAGE, JobStatus
 from gateway.north.wfx.workflow import State
+from update.wire.ddi import Execution
 
 MOST_MESSAGES: Final = 500
 """For one action: wfx keeps every status in the history of its job."""
 GATHERED_S: Final = 5.0
+_ENDS = frozenset({Execution.CLOSED, Execution.CANCELED, Execution.REJECTED})
 _PERCENT = re.compile(r"\b(\d{1,3}) ?%")
 _SAME = uuid.UUID("0f3b7f4e-8f0c-5d51-8a44-6f5b5d7f9a10")
 
@@ -45,9 +47,9 @@ class WfxTeller:
         self._unverified = unverified
 
     async def said(self, transaction: Transaction, action: Action, report: ReportRecord) -> None:
-        """Gather what a node said."""
+        """Gather what a node said; its last words come with the end, and those from before it may install with nothing."""
         words, progress = _words(report)
-        if not words or action.terms.opens is not None:  # it may only fetch as yet
+        if not words or report.execution in _ENDS or action.terms.opens is not None:
             return
         state = State.INSTALLING if action.installed is None else State.ACTIVATING
         body = body_of(state, words, progress)

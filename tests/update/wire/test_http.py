@@ -21,7 +21,7 @@ from update.errors import (
     UnreachableError,
     WireError,
 )
-from update.wire.http import HttpFetcher, Manner, parse_url
+from update.wire.http import HttpFetcher, Manner, exchange, parse_url
 from update.wire.session import wan_session
 
 LIMIT = 1000
@@ -39,6 +39,21 @@ def answering(status: int, body: bytes = b"", headers: dict[str, str] | None = N
         await writer.drain()
 
     return answer
+
+
+@pytest.mark.parametrize("once", [True, False])
+async def test_what_may_have_been_done_is_not_asked_for_again_by_itself(once: bool) -> None:
+    bodies: list[bytes] = []
+
+    async def break_off(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        bodies.append(asked.body)
+        writer.transport.abort()
+
+    async with serve(break_off) as server, session() as client:
+        with pytest.raises(UnreachableError):
+            async with exchange(client, "PUT", f"{server.url}/x", body=b"state", once=once):
+                pass
+    assert bodies == [b"state"] * (1 if once else 2)
 
 
 async def test_a_file_is_fetched_as_it_is() -> None:
