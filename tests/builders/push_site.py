@@ -120,7 +120,10 @@ class PushSite:
         await self.ground.fleet.progress.feedback(node, action.id, told)
 
     async def succeed(self, node: str) -> None:
-        """As a stock swupdate after its restart."""
+        """As a stock swupdate, from its beginning until after its restart."""
+        if (await self.action(node)).installed is None:
+            await self.say(node, "proceeding", "none", "Installing Update Chunk Artifacts.")
+            await self.say(node, "proceeding", "none", "All Chunks Installed.")
         await self.say(node, "closed", "success", "Update Installed.")
 
     @asynccontextmanager

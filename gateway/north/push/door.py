@@ -22,10 +22,11 @@ from gateway.edge import refuse_by_name
 from gateway.north.push.push import Push
 from gateway.north.push.watchers import Watchers
 from gateway.north.token_file import read_token
-from update.errors import ConfigurationError, ForbiddenError, NotFoundError, UnauthorizedError
+from update.errors import ConfigurationError, FieldrelayError, ForbiddenError, NotFoundError, UnauthorizedError
 
 _LOG = logging.getLogger(__name__)
 _SHUTDOWN_S = 5.0
+_PEER = web.RequestKey("push peer", str)
 _NO_SUCH_ADDRESS = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -37,25 +38,31 @@ class Admission:
     allowed: tuple[str, ...]
     credentials: Path | None = None
 
-    def check(self, request: web.Request) -> None:
-        """Errors: `ForbiddenError`, `UnauthorizedError`, `ConfigurationError`."""
+    def check_address(self, request: web.Request) -> None:
+        """Whether that address may ask for anything. Errors: `ForbiddenError`."""
         peer = ip_address(peer_of(request))
         if not any(peer in ip_network(network) for network in self.allowed):
             raise ForbiddenError(f"{peer} may not push here; it is not among the addresses that are allowed")
-        if self.credentials is not None and request.method == "POST":
+
+    def check_credentials(self, request: web.Request) -> None:
+        """Whether it may upload. Errors: `UnauthorizedError`, `ConfigurationError`."""
+        if self.credentials is not None:
             shown = _shown(request.headers.get("Authorization", ""))
             if not hmac.compare_digest(shown.encode(), read_token(self.credentials).encode()):
                 raise UnauthorizedError("an upload shows the user and password of this listener: http://user:password@gateway")
 
 
 def peer_of(request: web.Request) -> str:
-    """The address that a request comes from; one of IPv4 as such."""
+    """The address that a request comes from, one of IPv4 as such; kept, since a cut connection does not tell any more."""
+    if (known := request.get(_PEER)) is not None:
+        return known
     transport = request.transport
     name = transport.get_extra_info("peername") if transport is not None else None
     if not isinstance(name, tuple):
         raise ForbiddenError("nobody can be told to have sent this request: its connection is gone")
     peer = ip_address(str(name[0]).partition("%")[0])
-    return str(peer.ipv4_mapped or peer) if isinstance(peer, IPv6Address) else str(peer)
+    request[_PEER] = found = str(peer.ipv4_mapped or peer) if isinstance(peer, IPv6Address) else str(peer)
+    return found
 
 
 def push_application(push: Push, watchers: Watchers, admission: Admission) -> web.Application:
@@ -63,8 +70,16 @@ def push_application(push: Push, watchers: Watchers, admission: Admission) -> we
 
     @web.middleware
     async def admit(request: web.Request, handler: _Handler) -> web.StreamResponse:
-        admission.check(request)
+        admission.check_address(request)
         return await handler(request)
+
+    async def upload(request: web.Request) -> web.Response:
+        try:
+            admission.check_credentials(request)
+            return await push.upload(request)
+        except FieldrelayError as error:
+            await push.refused(request, error)
+            raise
 
     async def watch(request: web.Request) -> web.StreamResponse:
         if request.headers.get("Upgrade", "").lower() != "websocket":
@@ -72,7 +87,7 @@ def push_application(push: Push, watchers: Watchers, admission: Admission) -> we
         return await watchers.serve(request)
 
     application = web.Application(middlewares=[refuse_by_name, admit])
-    application.router.add_post("/upload", push.upload)
+    application.router.add_post("/upload", upload)
     application.router.add_get("/{path:.*}", watch, allow_head=False)
     return application
 

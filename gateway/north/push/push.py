@@ -103,24 +103,27 @@ class Push:
 
     async def upload(self, request: web.Request) -> web.Response:
         """Take an upload; answered when it is proved, before any node has it. Errors: `BusyError`, those of `Receiving`."""
+        peer = self._peer_of(request)
         if self._upload is not None:
             raise BusyError(f"an upload of {self._upload.peer} is under way until its nodes have ended; push again then")
-        peer = self._peer_of(request)
         upload = self._upload = _Upload(peer, str(uuid.uuid4()))
         self._contact = self._now()
         try:
             await self._watchers.tell_status(peer, Status.START)
             upload.obtained = await self._receiving.receive(request)
-        except FieldrelayError as error:
-            await self._failed(upload, str(error), error.code)
-            raise
         finally:
-            if upload.obtained is None:  # also where the connection was cut, which cancels this
+            if upload.obtained is None:
                 self._upload = None
-                await self._watchers.tell_status(peer, Status.FAILURE)
+                self._watchers.forget(peer)
         self._arrived.put_nowait(upload)
         release = upload.obtained.release
         return web.Response(text=f"Ok, {release.path} - {release.length} bytes.\n")
+
+    async def refused(self, request: web.Request, error: FieldrelayError) -> None:
+        """An upload was refused, whatever for: its master is told, and waits no longer."""
+        peer = self._peer_of(request)
+        self._note(peer, str(error), error.code)
+        await self._watchers.tell_refusal(peer, f"{error} ({error.code})")
 
     async def run(self, listener: Listener) -> None:
         """Listen, and see every upload through, for ever."""
@@ -132,7 +135,6 @@ class Push:
                     await self._see_through(upload)
                 except FieldrelayError as error:
                     await self._failed(upload, str(error), error.code)
-                    await self._watchers.tell_status(upload.peer, Status.FAILURE)
                 finally:
                     self._upload = None
         finally:
@@ -155,7 +157,6 @@ class Push:
             well = [each.node for each in standings if each.over and not each.failure]
             stays = f"; it runs on {', '.join(well)} and stays there" if well else ""
             await self._failed(upload, "; ".join(failures) + stays)
-            await self._watchers.tell_status(upload.peer, Status.FAILURE)
             return
         self._trouble = ("", "")
         await self._watchers.tell_status(upload.peer, Status.SUCCESS)
@@ -196,6 +197,10 @@ class Push:
                 await self._watchers.tell(peer, text(level, f"{each.node}: {each.failure or each.words}"))
 
     async def _failed(self, upload: _Upload, reason: str, code: str = "") -> None:
-        self._trouble = (code, reason)
-        _LOG.warning("%s: the upload of %s failed: %s%s", self.assigner, upload.peer, reason, f" ({code})" if code else "")
+        self._note(upload.peer, reason, code)
         await self._watchers.tell(upload.peer, text(Level.ERROR, f"{reason} ({code})" if code else reason))
+        await self._watchers.tell_status(upload.peer, Status.FAILURE)
+
+    def _note(self, peer: str, reason: str, code: str) -> None:
+        self._trouble = (code, reason)
+        _LOG.warning("%s: the upload of %s failed: %s%s", self.assigner, peer, reason, f" ({code})" if code else "")
