@@ -29,11 +29,13 @@ from gateway.control.server import listen as listen_for_operators
 from gateway.database.engine import Database, sqlite_url
 from gateway.fleet.build import Fleet, make_fleet
 from gateway.fleet.chosen import ChosenModes
+from gateway.fleet.fitness import Fitness
 from gateway.fleet.nodes import wanted_content
 from gateway.fleet.telling import Telling
 from gateway.fleet.variants import Variants
 from gateway.north.build import make_mirrors, make_prefetch
 from gateway.north.elsewhere import Begin, Elsewhere
+from gateway.north.manifests import BundleManifests
 from gateway.north.means import Common
 from gateway.north.mirrors import Mirrors
 from gateway.north.prefetch import Prefetch
@@ -120,9 +122,9 @@ async def _run(
     line = wan_line(config.wan, now=ground.now, clock=asyncio.get_running_loop())
     mirrors = _make_mirrors(ground, session, room, line=line, proofs=proofs, registry=registry)
     elsewhere = Elsewhere(config, ground.now)
-    fleet = _make_fleet(ground, database, mirrors, elsewhere.telling)
+    find = _find_verified(room.store, mirrors)
+    fleet = _make_fleet(ground, database, mirrors, elsewhere.telling, Fitness(BundleManifests(find, proofs)))
     async with AsyncExitStack() as stack:
-        find = _find_verified(room.store, mirrors)
         origins = SignedOrigins(registry, session, name=pseudonym(), line=line)
         bodies = Bodies([mirrors, origins])
         relays = _make_relays(ground, room, bodies, find)
@@ -211,7 +213,7 @@ def _make_room(config: GatewayConfig, store: Store, database: Database) -> Room:
     return Room(store, quota_bytes=quota_bytes, reserve_bytes=reserve_bytes, repositories=repositories, wanted=wanted)
 
 
-def _make_fleet(ground: Ground, database: Database, mirrors: Mirrors, telling: Telling) -> Fleet:
+def _make_fleet(ground: Ground, database: Database, mirrors: Mirrors, telling: Telling, fitness: Fitness) -> Fleet:
     south = ground.config.south
     return make_fleet(
         database,
@@ -220,6 +222,7 @@ def _make_fleet(ground: Ground, database: Database, mirrors: Mirrors, telling: T
         telling,
         stuck_after_s=south.stuck_after_s,
         verify_within_s=south.verify_within_s,
+        fitness=fitness,
     )
 
 

@@ -9,10 +9,12 @@ from gateway.fleet.accounts import Accounts
 from gateway.fleet.catalogue import Catalogue
 from gateway.fleet.confirmations import Confirmations
 from gateway.fleet.deadlines import Deadlines
+from gateway.fleet.fitness import UNJUDGED, Fitness
 from gateway.fleet.nodes import Assigner
 from gateway.fleet.ownership import Ownership
 from gateway.fleet.presence import Presence
 from gateway.fleet.progress import Progress
+from gateway.fleet.sightings import Sightings
 from gateway.fleet.takeover import Takeover
 from gateway.fleet.telling import Telling
 from gateway.fleet.tokens import Tokens
@@ -31,6 +33,8 @@ class Fleet:
     accounts: Accounts
     ownership: Ownership
     tokens: Tokens
+    sightings: Sightings
+    fitness: Fitness
 
     def begin(self, background: Callable[[Coroutine[object, object, object], str], None]) -> None:
         """Begin what lasts as long as the gateway."""
@@ -46,17 +50,21 @@ def make_fleet(
     *,
     stuck_after_s: int,
     verify_within_s: int,
+    fitness: Fitness = UNJUDGED,
 ) -> Fleet:
     """All parts on one database."""
     presence = Presence(database, now)
+    progress = Progress(database, now, telling, presence)
     return Fleet(
-        progress=Progress(database, now, telling, presence),
+        progress=progress,
         presence=presence,
-        assigner=Assigner(database, catalogue, now, telling),
-        takeover=Takeover(database, now, telling),
+        assigner=Assigner(database, catalogue, now, telling, fitness),
+        takeover=Takeover(database, now, telling, fitness),
         confirmations=Confirmations(database, now, telling),
         deadlines=Deadlines(database, now, telling, stuck_after_s=stuck_after_s, verify_within_s=verify_within_s),
         accounts=Accounts(database, now),
         ownership=Ownership(database, now, telling),
         tokens=Tokens(database, now),
+        sightings=Sightings(database, progress),
+        fitness=fitness,
     )

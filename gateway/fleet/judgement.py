@@ -5,7 +5,8 @@ Rules:
 1. An action succeeds only when it is known that the node runs the release after its restart. Who says so differs by client:
    our own agent proves it (`Told.proven`); SWUpdate closes an action only after its restart, from the state that it kept in
    its bootloader (`ustate`); RAUC's updater and Zephyr close it right after writing, before they restart, so theirs means
-   *installed* and no more, until the node is seen in another boot with the expected version (`observe`).
+   *installed* and no more, until the node is seen in another boot with the expected version (`observe`). A RAUC that polls
+   by itself says nothing at all: it is seen to begin, and then in another boot.
 2. `closed` with `none` is taken for success by hawkBit. Nobody said that it succeeded: here it is *installed*.
 3. SWUpdate answers a closed window by closing the action with success and the words "Skipped Update.": that ends nothing.
 4. Where two words of a node contradict each other (success, but rolled back) the worse one counts.
@@ -101,14 +102,15 @@ def runs_in_circles(kind: ClientKind, action: Action, told: Told) -> bool:
 def observe(action: Action, version: str, boot_id: str) -> Judgement:
     """What it means that the node runs `version` now, in this boot; empty texts where that is not known.
 
-    Only a boot after the installation proves something: before it, the old version is what is to be expected.
+    Only a boot after the one of the installation proves something: before it, the old version is what is to be expected.
     """
-    restarted = action.installed is not None and boot_id and action.boot_id and boot_id != action.boot_id
+    restarted = boot_id and action.boot_id and boot_id != action.boot_id
     if not restarted or not version:
         return NOTHING
     if version == action.release.version:
         return Judgement(outcome=ActionOutcome.SUCCESS, message=f"runs {version} after its restart")
-    message = f"runs {version} after its restart, {action.release.version} was installed"
+    was = "installed" if action.installed is not None else "to be installed"
+    message = f"runs {version} after its restart, {action.release.version} was {was}"
     return Judgement(outcome=ActionOutcome.ROLLED_BACK, code="device.rolled-back", message=message)
 
 

@@ -4,6 +4,7 @@
 - An order is taken for all its nodes or for none.
 - An override (a stick in somebody's hand) is taken for any node. It is recorded with its reason, and holds until the node's
   assigner wants something newer; what the assigner wanted before is closed there with the reason.
+- What a RAUC node would not take is refused, as far as that is known (`gateway.fleet.fitness`).
 - Ordering again, and what a new order does to an older one: `gateway.fleet.issuing`.
 """
 
@@ -15,6 +16,7 @@ from gateway.database.engine import Database, Transaction
 from gateway.database.queries import actions, nodes
 from gateway.database.records import SITE, Node, Release
 from gateway.fleet.catalogue import Catalogue, find_release, for_hardware
+from gateway.fleet.fitness import UNJUDGED, Fitness, judge_node
 from gateway.fleet.issuing import Assignment, Wish, issue
 from gateway.fleet.telling import NOBODY, Telling
 from update.digest import Digest
@@ -49,8 +51,11 @@ async def wanted_content(database: Database) -> frozenset[Digest]:
 class Assigner:
     """Takes orders for the nodes of this site."""
 
-    def __init__(self, database: Database, catalogue: Catalogue, now: Now, telling: Telling = NOBODY) -> None:
+    def __init__(
+        self, database: Database, catalogue: Catalogue, now: Now, telling: Telling = NOBODY, fitness: Fitness = UNJUDGED
+    ) -> None:
         self._database = database
+        self._fitness = fitness
         self._catalogue = catalogue
         self._now = now
         self._telling = telling
@@ -58,12 +63,16 @@ class Assigner:
     async def assign(self, order: Order) -> tuple[Assignment, ...]:
         """Take the order, or refuse it by name.
 
-        Errors: `UnknownTargetError`, `AmbiguousError`, `UnknownNodeError`, `AssignerError`, `HardwareError`.
+        Errors: `UnknownTargetError`, `AmbiguousError`, `UnknownNodeError`, `AssignerError`, `HardwareError`,
+        `UnsupportedError`, `RollbackError`.
         """
         candidates = find_release(self._catalogue, order.release, order.repository)
+        contents = await self._fitness.contents(map(release_of, candidates))
         async with self._database.writing() as transaction:
             meant = await _nodes_meant(transaction, order)
             chosen = _choose(meant, candidates)
+            for node, target in chosen:
+                judge_node(node, contents.get(target.sha256))
             return tuple([await self._assign_one(transaction, order, node, target) for node, target in chosen])
 
     async def _assign_one(self, transaction: Transaction, order: Order, node: Node, target: TargetInfo) -> Assignment:

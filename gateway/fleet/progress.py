@@ -15,8 +15,9 @@ from typing import assert_never
 
 from gateway.database.engine import Database, Transaction
 from gateway.database.queries import actions, contacts, nodes, reports
-from gateway.database.records import Action, ActionOutcome, ActionState, ClientKind, Node, ReportRecord, Running
+from gateway.database.records import Action, ActionOutcome, ActionState, ClientKind, End, Node, ReportRecord, Running
 from gateway.fleet.booking import book
+from gateway.fleet.fitness import hardware_of
 from gateway.fleet.judgement import Judgement, Told, judge, judge_cancel, observe, runs_in_circles
 from gateway.fleet.presence import Presence
 from gateway.fleet.telling import NOBODY, Telling
@@ -73,18 +74,24 @@ class Progress:
         return found
 
     async def describe(self, node: str, fingerprint: Digest, mode: Mode, data: Mapping[str, str]) -> None:
-        """Take what a node says of itself; `ProtocolError` if it is malformed, or too much together with what it said before."""
+        """Take what a node says of itself; `ProtocolError` if it is malformed, or too much together with what it said before.
+
+        What a stock client was found to run stands: it never says.
+        """
         async with self._database.writing() as transaction:
             known = await self._known(transaction, node, fingerprint, ClientKind.AGENT)
             attributes = _changed(known.attributes, mode, data)
-            facts = read_facts(attributes)
-            running = Running(facts.version, facts.sha256 or "", facts.slot)
-            await nodes.describe(transaction, node, attributes=attributes, hardware=facts.hardware, running=running)
+            facts, before = read_facts(attributes), read_facts(known.attributes)
+            silent = not any((facts.version, facts.sha256, facts.slot, before.version, before.sha256, before.slot))
+            running = known.running if silent else Running(facts.version, facts.sha256 or "", facts.slot)
+            hardware = facts.hardware or hardware_of(attributes)
+            await nodes.describe(transaction, node, attributes=attributes, hardware=hardware, running=running)
 
     async def offer(self, node: str, action: int) -> Action:
         """The action to install; from now on the node may have begun it.
 
-        That is written once: a client asks again at every poll until it is done.
+        That is written once: a client asks again at every poll until it is done. Which boot the node is in counts from then on:
+        what was known of it before may be of long ago.
         """
         first = (await self.standing(node)).action
         if first is not None and _is_to_install(first, action) and first.offered is not None:
@@ -94,6 +101,8 @@ class Progress:
             if not any(_is_to_install(each, action) for each in (await actions.unfinished(transaction, node))[:1]):
                 raise NotFoundError(f"action {action} of node {node} is {own.state}, and not the one to install now; poll again")
             await actions.mark_offered(transaction, action, now=self._now())
+            if own.offered is None:
+                await nodes.booted(transaction, node, "")
             return own
 
     async def offered_action(self, node: str, action: int) -> tuple[Node, Action]:
@@ -163,14 +172,34 @@ class Progress:
                 await self._book(transaction, own, known, judgement, told)
 
     async def observe(self, node: str, version: str, boot_id: str) -> None:
-        """A node was seen running `version` in this boot (empty: unknown), by something that it cannot have misconfigured."""
+        """A node was seen running `version` in this boot (empty: unknown), by something that it cannot have misconfigured.
+
+        A node that was installed in a boot that nobody knew is still in it while it is seen with another version.
+        """
         async with self._database.writing() as transaction:
             known = await _registered(transaction, node)
             if boot_id and boot_id != known.boot_id:
                 await nodes.booted(transaction, node, boot_id)
+            if version and version != known.running.version:
+                await nodes.runs(transaction, node, version)
             for action in await actions.unfinished(transaction, node):
+                if action.installed is not None and version and version != action.release.version:
+                    await actions.mark_boot(transaction, action.id, boot_id)
                 judgement = observe(action, version, boot_id)
                 await book(transaction, self._telling, action, judgement, boot_id=boot_id, now=self._now())
+
+    async def begins(self, node: str, action: int, boot_id: str) -> None:
+        """A client that reports nothing was seen to begin what it was offered, in this boot."""
+        async with self._database.writing() as transaction:
+            own = await _own(transaction, node, action)
+            await actions.mark_boot(transaction, own.id, boot_id)
+
+    async def refuse(self, action: Action, code: str, message: str) -> None:
+        """End what the node would not take, before it is told of it."""
+        async with self._database.writing() as transaction:
+            now = await actions.find(transaction, action.id)
+            if now is not None and now.offered is None:
+                await self._telling.close(transaction, now, End(self._now(), ActionOutcome.REFUSED, code, message))
 
     async def _look(self, node: str) -> Contact | None:
         found = await self._database.look(partial(contacts.standing, node=node))

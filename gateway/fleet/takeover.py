@@ -7,7 +7,8 @@ Rules:
    ended: it is not taken again, whatever has happened since; an override by a stick therefore holds until the assigner wants
    something newer.
 3. A node that demands TUF is not offered what only a bundle's own signature vouches for (`ProvenanceError`), and one that has
-   said what hardware it is, not what is for other hardware (`HardwareError`).
+   said what hardware it is, not what is for other hardware (`HardwareError`), nor a RAUC bundle that it would not take
+   (`fitness`).
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from datetime import datetime
 from gateway.database.engine import Database, Transaction
 from gateway.database.queries import actions, nodes
 from gateway.database.records import Action, ActionOutcome, ActionState, End, Node, Terms
+from gateway.fleet.fitness import UNJUDGED, Fitness, judge_node
 from gateway.fleet.issuing import Assignment, Verdict, Wish, issue, withdraw
 from gateway.fleet.telling import Telling
 from update.errors import AssignerError, HardwareError, ProvenanceError, UnknownNodeError
@@ -25,22 +27,25 @@ from update.trust.verified import Provenance
 class Takeover:
     """Takes over what assigners elsewhere want of this site's nodes."""
 
-    def __init__(self, database: Database, now: Callable[[], datetime], telling: Telling) -> None:
+    def __init__(self, database: Database, now: Callable[[], datetime], telling: Telling, fitness: Fitness = UNJUDGED) -> None:
         self._database = database
+        self._fitness = fitness
         self._now = now
         self._telling = telling
 
     async def take(self, node: str, wish: Wish, *, hardware: tuple[str, ...] = ()) -> Assignment:
         """Want `wish` of `node`; `hardware` are the identifiers that its release is for, empty where it does not say.
 
-        Errors: `UnknownNodeError`, `AssignerError`, `ProvenanceError`, `HardwareError`.
+        Errors: `UnknownNodeError`, `AssignerError`, `ProvenanceError`, `HardwareError`, `UnsupportedError`, `RollbackError`.
         """
+        contents = await self._fitness.contents([wish.release])
         async with self._database.writing() as transaction:
             known = await self._own(transaction, node, wish.assigner)
             before = await actions.of_source(transaction, node, wish.assigner, wish.source)
             if before is not None:
                 return await self._again(transaction, before, wish)
             _admit(known, wish, hardware)
+            judge_node(known, contents.get(wish.release.sha256))
             return await issue(transaction, self._telling, known, wish, self._now())
 
     async def known(self, node: str, assigner: str, source: str) -> Action | None:

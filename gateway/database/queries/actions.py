@@ -101,6 +101,12 @@ async def mark_installed(transaction: Transaction, action: int, *, boot_id: str,
     await transaction.execute(statement.values(installed=as_utc(now), boot_id=boot_id))
 
 
+async def mark_boot(transaction: Transaction, action: int, boot_id: str) -> None:
+    """Note the boot in which a node installs, where it is not known yet."""
+    statement = update(table).where(table.c.id == action, table.c.boot_id == "", table.c.state != ActionState.CLOSED)
+    await transaction.execute(statement.values(boot_id=boot_id))
+
+
 async def confirm(transaction: Transaction, action: int) -> None:
     """A waiting action may run."""
     statement = update(table).where(table.c.id == action, table.c.state == ActionState.WAITING)

@@ -73,6 +73,11 @@ async def describe(
     )
 
 
+async def note_attributes(transaction: Transaction, node: str, attributes: Mapping[str, str], hardware: Hardware | None) -> None:
+    """Replace a node's attributes by what was seen of it; what it says itself is asked for as before."""
+    await _change(transaction, node, attributes=dict(attributes), hardware="" if hardware is None else str(hardware))
+
+
 async def ran(transaction: Transaction, node: str, release: Release, *, slot: str) -> None:
     """Note what a node has confirmed to run, and where; it is asked for its attributes, which say the rest."""
     values = {"running_version": release.version, "running_sha256": release.sha256, "slot": slot}

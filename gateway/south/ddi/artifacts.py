@@ -8,15 +8,17 @@ The number of the software module is that of the action: a node finds what was o
 there when its action has ended, for a client that comes back for the rest.
 """
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from aiohttp import web
 from pydantic import RootModel
 
 from gateway.database.records import Action, ClientKind, Release
+from gateway.fleet.fitness import Offering
 from gateway.fleet.progress import Progress
 from gateway.south.ddi import told, views
-from gateway.south.ddi.resources import Offering, Sums
+from gateway.south.ddi.resources import Sums
 from update.errors import NotFoundError
 from update.trust.verified import TargetInfo
 from update.wire import ddi
@@ -33,14 +35,25 @@ class Sender(Protocol):
         ...
 
 
-class Artifacts:
-    """What was offered, as files."""
+class Streams(Protocol):
+    """Looks at what stands in the requests of who streams."""
 
-    def __init__(self, progress: Progress, sender: Sender, *, sums: Sums, offering: Offering) -> None:
+    async def note(self, node: str, action: int, headers: Mapping[str, str]) -> None:
+        """Note it. Errors: `ProtocolError`."""
+        ...
+
+
+class Artifacts:
+    """What was offered, as files. `streams` is shown the requests of RAUC nodes."""
+
+    def __init__(
+        self, progress: Progress, sender: Sender, *, sums: Sums, offering: Offering, streams: Streams | None = None
+    ) -> None:
         self._progress = progress
         self._sender = sender
         self._sums = sums
         self._offering = offering
+        self._streams = streams
 
     def routes(self) -> list[web.RouteDef]:
         """Each resource at its path."""
@@ -53,7 +66,9 @@ class Artifacts:
         return told.answer(request, RootModel[list[ddi.Artifact]]([listed]))
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
-        _, _, release = await self._offered(request)
+        kind, action, release = await self._offered(request)
+        if self._streams is not None and kind is ClientKind.RAUC:
+            await self._streams.note(action.node, action.id, request.headers)
         info, wanted = views.target_of(release), request.match_info["file"]
         if wanted == info.base_name + _MD5SUM:
             return web.Response(text=f"{(await self._sums.of(release)).md5}  {info.base_name}")

@@ -26,6 +26,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from gateway.database.records import Action, ActionState, Digests, Node, Release
+from gateway.fleet.fitness import Offering
 from gateway.fleet.progress import Contact, Progress
 from gateway.fleet.windows import allowed, polling_s
 from gateway.south.ddi import told, views
@@ -35,14 +36,6 @@ from update.wire import ddi
 from update.wire.ddi_confirmation import Installed
 
 _MOST_HISTORY = 1000
-
-
-class Offering(Protocol):
-    """Who chooses in which form a node gets a release."""
-
-    async def offered(self, node: Node, action: Action) -> Release | None:
-        """The bundle to offer; None: nothing now."""
-        ...
 
 
 class Sums(Protocol):
