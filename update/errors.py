@@ -261,6 +261,13 @@ class UnsupportedError(BundleError):
     exit_status = 38
 
 
+class DeviceImageError(BundleError):
+    """The image for a microcontroller is none, is truncated, or is made in a way that forbids a trial."""
+
+    code = "bundle.device-image"
+    exit_status = 39
+
+
 class DeviceError(FieldrelayError):
     """The device being updated."""
 
@@ -308,6 +315,13 @@ class RolledBackError(DeviceError):
 
     code = "device.rolled-back"
     exit_status = 46
+
+
+class SilentError(DeviceError):
+    """An attached device does not answer."""
+
+    code = "device.silent"
+    exit_status = 47
 
 
 class StoreError(FieldrelayError):
