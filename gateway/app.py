@@ -124,7 +124,7 @@ async def _run(
     elsewhere = Elsewhere(config, ground.now)
     find = _find_verified(room.store, mirrors)
     fleet = _make_fleet(ground, database, mirrors, elsewhere.telling, Fitness(BundleManifests(find, proofs)))
-    async with AsyncExitStack() as stack:
+    async with fleet.presence.kept(), AsyncExitStack() as stack:
         origins = SignedOrigins(registry, session, name=pseudonym(), line=line)
         bodies = Bodies([mirrors, origins])
         relays = _make_relays(ground, room, bodies, find)

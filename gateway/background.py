@@ -21,7 +21,8 @@ async def background_work() -> AsyncGenerator[Callable[[Coroutine[object, object
                 yield begin
             finally:
                 for task in tasks:
-                    task.cancel()
+                    if not task.cancelling():  # a second time would interrupt what it does to end well
+                        task.cancel()
     except BaseExceptionGroup as error:
         raise error.exceptions[0] from error
 

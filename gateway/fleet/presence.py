@@ -10,7 +10,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final
 
@@ -43,13 +44,18 @@ class Presence:
         """When a node was last here, to the knowledge of this gateway and of those that share its database."""
         return max(node.last_seen, self._seen.get(node.id, node.last_seen))
 
-    async def run(self) -> None:
-        """Write from time to time, for ever, and a last time when it is ended."""
+    @asynccontextmanager
+    async def kept(self) -> AsyncGenerator[None]:
+        """Write a last time when the block ends, which is after `run`."""
         try:
-            while True:
-                await asyncio.sleep(self._every_s)
-                await self.write()
+            yield
         finally:
+            await self.write()
+
+    async def run(self) -> None:
+        """Write from time to time, for ever."""
+        while True:
+            await asyncio.sleep(self._every_s)
             await self.write()
 
     async def write(self) -> None:

@@ -57,14 +57,16 @@ async def test_what_another_gateway_saw_later_is_shown(database: Database, clock
 
 async def test_the_last_times_are_written_when_it_is_ended(database: Database, clock: Clock) -> None:
     await register(database, clock, "n1")
-    presence = Presence(database, clock, every_s=3600)
+    presence = Presence(database, clock)
     clock.advance(7)
-    presence.note("n1")
-    task = asyncio.create_task(presence.run())
-    await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+
+    async def fail_at_work() -> None:
+        async with presence.kept():
+            presence.note("n1")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail_at_work()
     assert (await stored(database, "n1")).last_seen == clock()
 
 
