@@ -12,6 +12,9 @@ Rules:
 4. Where two words of a node contradict each other (success, but rolled back) the worse one counts.
 5. A client that keeps no state installs the same release again and again. The second beginning after an installation shows
    it (`runs_in_circles`); the action is cancelled then, and ends as unverified.
+6. SWUpdate says at its start what became of an update that it kept in mind, about whatever action is open then
+   (`server_handle_initial_state`): one that came by hand, or before. Of an action that it never began this says nothing
+   (`is_said_at_start`).
 
 The words of SWUpdate are those of 2022.12 (`suricatta/server_hawkbit.c`).
 """
@@ -24,6 +27,7 @@ from update.wire.ddi import Execution, Finished
 
 _SKIPPED = "Skipped Update."
 _ALL_INSTALLED = "All Chunks Installed."
+_AT_START = frozenset({"Update Installed.", "Update Failed."})
 _BEGINS = "Installing Update Chunk Artifacts."
 _AGENT_ENDS = {
     "cancelled": ActionOutcome.CANCELLED,
@@ -97,6 +101,11 @@ def judge_cancel(told: Told) -> ActionOutcome | None:
 def runs_in_circles(kind: ClientKind, action: Action, told: Told) -> bool:
     """Whether a client begins once more what it had installed (rule 5)."""
     return kind is ClientKind.SWUPDATE and action.installed is not None and _BEGINS in told.details
+
+
+def is_said_at_start(kind: ClientKind, told: Told) -> bool:
+    """Whether a client says at its start how an update ended, without knowing of which action (rule 6)."""
+    return kind is ClientKind.SWUPDATE and told.execution is Execution.CLOSED and not _AT_START.isdisjoint(told.details)
 
 
 def observe(action: Action, version: str, boot_id: str) -> Judgement:

@@ -18,7 +18,7 @@ from gateway.database.queries import actions, contacts, nodes, reports
 from gateway.database.records import Action, ActionOutcome, ActionState, ClientKind, End, Node, ReportRecord, Running
 from gateway.fleet.booking import book
 from gateway.fleet.fitness import hardware_of
-from gateway.fleet.judgement import Judgement, Told, judge, judge_cancel, observe, runs_in_circles
+from gateway.fleet.judgement import NOTHING, Judgement, Told, is_said_at_start, judge, judge_cancel, observe, runs_in_circles
 from gateway.fleet.presence import Presence
 from gateway.fleet.telling import NOBODY, Telling
 from update.digest import Digest
@@ -151,6 +151,9 @@ class Progress:
             own = await _own(transaction, node, action)
             known = await _registered(transaction, node)
             judgement = judge(known.kind, _about(told, own), own.terms.handling)
+            if is_said_at_start(known.kind, told) and not await _was_begun(transaction, action):
+                _LOG.warning("node %s says of action %s, which it has not begun: %s", node, action, told.words[:80])
+                judgement = NOTHING
             if not await self._keep(transaction, own, told, judgement):
                 return
             if runs_in_circles(known.kind, own, told):
@@ -240,6 +243,11 @@ class Progress:
             details=told.details,
             body=told.body,
         )
+
+
+async def _was_begun(transaction: Transaction, action: int) -> bool:
+    said = await reports.newest(transaction, action, MAX_REPORTS)
+    return any(report.execution == Execution.PROCEEDING for report in said)
 
 
 def _about(told: Told, action: Action) -> Told:

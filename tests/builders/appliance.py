@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from gateway.config import StateFolder
 from gateway.setup import Wishes, set_up
 from update.durable import Disk
 
@@ -25,21 +26,33 @@ def free_port() -> int:
 
 
 class Appliance:
-    """A gateway for the repository `plant`, with its plain listener open at `port`."""
+    """A gateway for the repository `plant`, for nodes at `south_port`, with its plain listener open at `port`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.port = free_port()
+        self.port, self.south_port = free_port(), free_port()
 
-    async def set_up(self, *upstreams: str) -> None:
-        file = self._folder / "gateway.toml"
-        await set_up(Wishes(file, "gw", self._folder / "state", self._folder / "s", free_port()), Disk(), datetime.now(UTC))
-        text = file.read_text().replace("[south]\n", '[south]\naddresses = ["127.0.0.1"]\n')
+    async def set_up(self, *upstreams: str, south: str = "", repository: str = "", more: str = "") -> None:
+        """Make it; `south` and `repository` are further lines of those sections, `more` are further sections."""
+        file, state = self._folder / "gateway.toml", self._folder / "state"
+        wishes = Wishes(file, "gw", state, self._folder / "s", self.south_port, hosts=("127.0.0.1",))
+        await set_up(wishes, Disk(), datetime.now(UTC))
+        text = file.read_text().replace("[south]\n", f'[south]\naddresses = ["127.0.0.1"]\n{south}\n')
         named = ", ".join(f'"{upstream}"' for upstream in upstreams)
         file.write_text(
             f'{text}\n[south.content]\nenabled = true\naddresses = ["127.0.0.1"]\nport = {self.port}\n'
-            f'[[repository]]\nname = "plant"\nroot = "root.json"\nupstreams = [{named}]\n'
+            f'[[repository]]\nname = "plant"\nroot = "root.json"\nupstreams = [{named}]\n{repository}\n{more}\n'
         )
+
+    @property
+    def state(self) -> StateFolder:
+        """What it keeps."""
+        return StateFolder(self._folder / "state")
+
+    @property
+    def log(self) -> str:
+        """What it said so far."""
+        return (self._folder / "log").read_text(errors="replace")
 
     @property
     def sparse_file(self) -> Path:

@@ -5,6 +5,7 @@ Names of targets, modules and sets are the caller's to keep apart: the server is
 """
 
 import asyncio
+import io
 import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -144,7 +145,7 @@ class Management:
     async def upload(self, module: int, filename: str, content: bytes) -> Artifact:
         """Add a file to a module."""
         form = aiohttp.FormData()
-        form.add_field("file", content, filename=filename, content_type="application/octet-stream")
+        form.add_field("file", io.BytesIO(content), filename=filename, content_type="application/octet-stream")
         async with self._session.post(f"{self._url}/softwaremodules/{module}/artifacts", data=form) as response:
             return Artifact.model_validate(await _answer(response))
 

@@ -59,7 +59,7 @@ class BootEnvironment:
     """A redundant U-Boot environment in a file, and a folder to be mounted over /etc that says where it is."""
 
     def __init__(self, folder: Path, **variables: str) -> None:
-        make, self._print = need_tool("mkenvimage"), need_tool("fw_printenv")
+        make, self._print, self._set = need_tool("mkenvimage"), need_tool("fw_printenv"), need_tool("fw_setenv")
         text, image, self._file = folder / "variables.txt", folder / "copy.img", folder / "environment.img"
         text.write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
         subprocess.run([make, "-r", "-s", hex(_ENVIRONMENT_BYTES), "-o", image, text], check=True, timeout=30)
@@ -68,6 +68,11 @@ class BootEnvironment:
         shutil.copytree("/etc", self.etc, symlinks=True, ignore_dangling_symlinks=True)
         size = hex(_ENVIRONMENT_BYTES)
         (self.etc / "fw_env.config").write_text(f"{self._file} 0x0 {size}\n{self._file} {size} {size}\n")
+
+    def set(self, name: str, value: str) -> None:
+        """Change a variable, as a bootloader does."""
+        command = [self._set, "-c", str(self.etc / "fw_env.config"), name, value]
+        subprocess.run(command, check=True, capture_output=True, timeout=30)
 
     def variables(self) -> dict[str, str]:
         command = [self._print, "-c", str(self.etc / "fw_env.config")]
@@ -91,7 +96,7 @@ class SwupdatePeer:
 
     def __init__(self, folder: Path, *, hardware: str = "demo:1.0", anchors: Path | None = None) -> None:
         self._tool = need_tool("swupdate")
-        self._namespaces = _namespaces()
+        self._namespaces = namespaces()
         self._folder = folder / "swupdate"
         self._folder.mkdir()
         self._hardware = hardware
@@ -134,7 +139,7 @@ class SwupdatePeer:
         proxy = around.proxy and serve is not None
         order = {"control": theirs.fileno(), "mounts": mounts, "port": around.port, "proxy": proxy}
         launch = [*self._namespaces, sys.executable, str(_LAUNCHER), json.dumps(order | {"command": command})]
-        with log.open("wb") as output, ours, _group(launch, output.fileno(), theirs, temporary) as process:
+        with log.open("wb") as output, ours, group(launch, output.fileno(), theirs, temporary) as process:
             theirs.close()
             ours.settimeout(timeout_s)
             _, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
@@ -145,7 +150,7 @@ class SwupdatePeer:
         return Verdict(log.read_text(errors="replace"))
 
 
-def _namespaces() -> list[str]:
+def namespaces() -> list[str]:
     """The command that gives a process mounts and a network of its own, as root or as a user who may."""
     prefix = [need_tool("unshare"), *([] if os.geteuid() == 0 else ["--map-root-user"]), "--mount", "--net"]
     done = subprocess.run([*prefix, "true"], capture_output=True, check=False, timeout=30)
@@ -154,7 +159,7 @@ def _namespaces() -> list[str]:
 
 
 @contextmanager
-def _group(command: list[str], output: int, control: socket.socket, temporary: Path) -> Iterator[subprocess.Popen[bytes]]:
+def group(command: list[str], output: int, control: socket.socket, temporary: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process in a group of its own, which is ended with the context."""
     environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     process = subprocess.Popen(

@@ -120,6 +120,8 @@ async def test_a_cancellation_waits_for_the_nodes_word(site: NorthSite, operator
     action = await site.action("n1")
     assert action is not None
     await site.fleet.progress.offer("n1", action.id)
+    await site.say("n1", "proceeding", "none", "Installing Update Chunk Artifacts.")
+    assert (await site.deliver()).sent == 1
     await operator.cancel(f"{site.prefix}n1", number)
     await site.poll()
     assert (await site.deliver()).sent == 0

@@ -4,7 +4,17 @@ from datetime import UTC, datetime
 import pytest
 
 from gateway.database.records import Action, ActionOutcome, ActionState, ClientKind, Commit, Handling, Release
-from gateway.fleet.judgement import INSTALLED, NOTHING, Judgement, Told, judge, judge_cancel, observe, runs_in_circles
+from gateway.fleet.judgement import (
+    INSTALLED,
+    NOTHING,
+    Judgement,
+    Told,
+    is_said_at_start,
+    judge,
+    judge_cancel,
+    observe,
+    runs_in_circles,
+)
 from update.digest import digest_of
 from update.wire.ddi import Execution, Finished
 
@@ -66,6 +76,20 @@ def test_what_a_feedback_of_our_own_agent_means(feedback: Told, outcome: ActionO
 )
 def test_what_a_feedback_of_swupdate_means(feedback: Told, outcome: ActionOutcome | str | None) -> None:
     assert meant("swupdate", feedback) == outcome
+
+
+@pytest.mark.parametrize(
+    ("kind", "feedback", "at_start"),
+    [
+        ("swupdate", told("closed", "success", "Update Installed."), True),
+        ("swupdate", told("closed", "failure", "Update Failed."), True),
+        ("swupdate", told("closed", "failure", "No suitable .swu image found"), False),
+        ("swupdate", told("proceeding", "none", "Update Installed."), False),
+        ("rauc", told("closed", "success", "Update Installed."), False),
+    ],
+)
+def test_only_swupdate_says_at_its_start_how_something_ended(kind: str, feedback: Told, at_start: bool) -> None:
+    assert is_said_at_start(ClientKind(kind), feedback) is at_start
 
 
 @pytest.mark.parametrize("kind", ["rauc", "zephyr"])

@@ -1,0 +1,192 @@
+"""Unmodified swupdate behind a real gateway process behind a real hawkBit: what hawkBit is told is what happened, once.
+
+Every way that an update can take is seen through to its one end: a proved success, a failure with its reason, a cancellation,
+a window that was closed, a gateway that is killed in the middle, a server that is away from before until after.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.interop.hawkbit_management import Management, Window, management
+from tests.interop.hawkbit_peer import MARKS, HawkbitServer, hawkbit_server
+from tests.interop.plant import Deployed, plant, until
+from tests.interop.stock_node import BLANK, FELL_BACK, INSTALLED, TRIAL, StockNode
+
+pytestmark = MARKS
+
+IMAGE = b"the root file system of release 1.2 " * 1000
+LARGE = IMAGE * 40
+BEGUN, WRITTEN, PROVED = "Installing Update Chunk Artifacts.", "All Chunks Installed.", "Update Installed."
+SKIPPED = "Skipped Update."
+SLOWLY_BYTES_PER_S = 60_000
+WINDOW_OPENS_IN_S = 12
+
+
+@asynccontextmanager
+async def hurried(operator: Management) -> AsyncIterator[Management]:
+    """Have the server want to be asked every second."""
+    before = await operator.setting("pollingTime")
+    await operator.configure("pollingTime", "00:00:01")
+    yield operator
+    await operator.configure("pollingTime", before)
+
+
+async def prove(node: StockNode, deployed: Deployed) -> None:
+    """Restart a node that has installed, with a bootloader that tries it, until hawkBit has heard of it."""
+    assert node.ustate == INSTALLED
+    node.restart(TRIAL)
+    async with node.running():
+        assert await deployed.end() == ["finished"]
+
+
+def is_blank(node: StockNode) -> bool:
+    return not node.slot.read_bytes().strip(BLANK)
+
+
+def in_order(words: str, *texts: str) -> bool:
+    places = [words.find(text) for text in texts]
+    return -1 not in places and places == sorted(places)
+
+
+async def deploy_to_many(folder: Path, url: str, operator: Management, names: Sequence[str]) -> None:
+    """To all of them at once, each through its restart."""
+    async with plant(folder, url, names) as site, site.running():
+        async with AsyncExitStack() as stack:
+            for node in site.nodes.values():
+                await stack.enter_async_context(node.running())
+            deployed = await site.deploy_to(operator, names, site.bundle(IMAGE))
+            for name, each in deployed.items():
+                await each.says(WRITTEN)
+                assert site.nodes[name].slot.read_bytes().startswith(IMAGE)
+                assert await each.ends() == [], "nothing is proved before the restart"
+        await asyncio.gather(*[prove(site.nodes[name], each) for name, each in deployed.items()])
+        for each in deployed.values():
+            assert in_order(await each.words(), BEGUN, WRITTEN, PROVED)
+            assert (await operator.target(each.target)).update_status == "in_sync"
+
+
+async def test_nodes_are_updated_and_succeed_only_when_they_have_proved_it(
+    tmp_path: Path, hawkbit: HawkbitServer, operator: Management
+) -> None:
+    async with hurried(operator):
+        await deploy_to_many(tmp_path, hawkbit.url, operator, ["n1", "n2", "n3"])
+
+
+async def test_what_a_node_says_of_an_earlier_update_is_not_taken_for_the_present_one(
+    tmp_path: Path, hawkbit: HawkbitServer, operator: Management
+) -> None:
+    async with hurried(operator), plant(tmp_path, hawkbit.url, ["n1"]) as site, site.running():
+        node = site.nodes["n1"]
+        node.restart(TRIAL)  # it was updated by hand
+        deployed = await site.deploy(operator, "n1", site.bundle(IMAGE))
+        await site.is_taken_over("n1")
+        async with node.running():
+            await deployed.says(WRITTEN)
+            assert await deployed.ends() == []
+        await prove(node, deployed)
+
+
+@pytest.mark.soak
+async def test_twenty_nodes_at_once(tmp_path: Path, hawkbit: HawkbitServer, operator: Management) -> None:
+    async with hurried(operator):
+        await deploy_to_many(tmp_path, hawkbit.url, operator, [f"n{number:02}" for number in range(20)])
+
+
+async def test_a_bundle_that_cannot_be_installed_fails_with_the_reason_that_the_node_gave(
+    tmp_path: Path, hawkbit: HawkbitServer, operator: Management
+) -> None:
+    async with hurried(operator), plant(tmp_path, hawkbit.url, ["n1"]) as site, site.running():
+        node = site.nodes["n1"]
+        async with node.running():
+            deployed = await site.deploy(operator, "n1", site.bundle(IMAGE, place=tmp_path / "no" / "such" / "device"))
+            assert await deployed.end() == ["error"]
+        assert is_blank(node)
+        assert str(tmp_path / "no" / "such" / "device") in await deployed.words()
+        node.restart(FELL_BACK)
+        async with node.running():
+            better = await site.deploy(operator, "n1", site.bundle(IMAGE, "1.3"))
+            await better.says(WRITTEN)
+            assert await deployed.ends() == ["error"]
+        await prove(node, better)
+
+
+async def test_a_cancellation_during_the_download_stops_it(tmp_path: Path, hawkbit: HawkbitServer, operator: Management) -> None:
+    async with hurried(operator), plant(tmp_path, hawkbit.url, ["n1"], slot_bytes=len(LARGE)) as site, site.running():
+        node = site.nodes["n1"]
+        node.link.bytes_per_s = SLOWLY_BYTES_PER_S
+        async with node.running():
+            deployed = await site.deploy(operator, "n1", site.bundle(LARGE))
+            await deployed.says(BEGUN)
+            await deployed.cancel()
+            assert await deployed.end() == ["canceled"]
+        assert WRITTEN not in await deployed.words()
+        assert is_blank(node)
+
+
+async def test_while_its_window_is_closed_a_node_is_offered_nothing(
+    tmp_path: Path, hawkbit: HawkbitServer, operator: Management
+) -> None:
+    async with hurried(operator), plant(tmp_path, hawkbit.url, ["n1"]) as site, site.running():
+        node = site.nodes["n1"]
+        bundle, opens = site.bundle(IMAGE), datetime.now(UTC) + timedelta(seconds=WINDOW_OPENS_IN_S)
+        schedule = f"{opens.second} {opens.minute} {opens.hour} {opens.day} {opens.month} ? {opens.year}"
+        async with node.running():
+            deployed = await site.deploy(operator, "n1", bundle, window=Window(schedule, "01:00:00"))
+            while datetime.now(UTC) < opens - timedelta(seconds=1):
+                assert BEGUN not in await deployed.words()
+                await asyncio.sleep(0.2)
+            await deployed.says(WRITTEN)
+        await prove(node, deployed)
+        assert SKIPPED not in node.log + await deployed.words()
+
+
+async def test_a_gateway_that_is_killed_in_the_middle_loses_and_repeats_nothing(
+    tmp_path: Path, hawkbit: HawkbitServer, operator: Management
+) -> None:
+    async with hurried(operator), plant(tmp_path, hawkbit.url, ["n1"], slot_bytes=len(LARGE)) as site:
+        node = site.nodes["n1"]
+        node.link.bytes_per_s = SLOWLY_BYTES_PER_S
+        async with node.running():
+            async with site.running():
+                deployed = await site.deploy(operator, "n1", site.bundle(LARGE))
+                await deployed.says(BEGUN)
+                assert is_blank(node)
+            await node.link.cut()
+            node.link.bytes_per_s = 0
+            async with site.running():
+                await deployed.says(WRITTEN)
+        assert node.slot.read_bytes() == LARGE
+        async with site.running():
+            await prove(node, deployed)
+            assert in_order(await deployed.words(), BEGUN, WRITTEN, PROVED)
+
+
+async def test_a_server_that_is_away_from_before_until_after_hears_of_it_once_and_in_order(tmp_path: Path) -> None:
+    folder = tmp_path / "hawkbit"
+    folder.mkdir()
+    async with AsyncExitStack() as stack:
+        with hawkbit_server(folder) as server:
+            async with management(server) as operator:
+                await operator.admit_devices()
+                await operator.configure("pollingTime", "00:00:01")
+                site = await stack.enter_async_context(plant(tmp_path, server.url, ["n1"]))
+                await stack.enter_async_context(site.running())
+                deployed = await site.deploy(operator, "n1", site.bundle(IMAGE))
+                await site.is_taken_over("n1")
+        node = site.nodes["n1"]
+        async with node.running():
+            await until("the node has installed", lambda: asyncio.sleep(0, node.waits_for_its_restart))
+        node.restart(TRIAL)
+        async with node.running():
+            await until("the gateway has the node's last word", lambda: asyncio.sleep(0, node.ustate == "0"))
+        with hawkbit_server(folder, {"server.port": server.url.rpartition(":")[2]}) as again:
+            async with management(again) as operator:
+                deployed = Deployed(operator, deployed.target, deployed.action)
+                assert await deployed.end() == ["finished"]
+                assert in_order(await deployed.words(), BEGUN, WRITTEN, PROVED)
+                assert [entry.type for entry in await deployed.history()].count("finished") == 1
