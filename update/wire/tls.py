@@ -29,6 +29,7 @@ def server_context(certificate: Path, key: Path, site_ca: Path) -> ssl.SSLContex
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_OPTIONAL
     context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_STRICT
+    context.num_tickets = 1  # who comes back resumes with the newest; a second one costs as much as the rest of a resumption
     _load_files(context, site_ca, certificate, key)
     return context
 
@@ -60,7 +61,7 @@ def node_of(ssl_object: ssl.SSLObject | None) -> str | None:
     return _node_in(der) if der else None
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
 def _node_in(der: bytes) -> str:
     """What a certificate says, which never changes; whether it is good, every handshake finds out."""
     with refusing(CertificateError, "unusable client certificate"):

@@ -11,9 +11,10 @@
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 
 from gateway.database.engine import Database
-from gateway.database.queries import actions, outgoing
+from gateway.database.queries import actions, contacts, outgoing
 from gateway.database.records import Action, ActionState, Node
 from gateway.fleet.issuing import Assignment, Verdict, Wish
 from gateway.fleet.takeover import Takeover
@@ -125,6 +126,9 @@ class Following:
             await self._conclude(node, source, ddi.Finished.SUCCESS, words, cancel=True)
 
     async def _check_unlinked(self, node: Node, controller: str) -> None:
+        found = await self._database.look(partial(contacts.standing, node=node.id))
+        if found is None or found[1] is None:  # so it is at nearly every poll
+            return
         async with self._database.reading() as transaction:
             unfinished = await actions.unfinished(transaction, node.id)
         for action in unfinished:

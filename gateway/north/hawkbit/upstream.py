@@ -12,16 +12,20 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from gateway.database.engine import Database
-from gateway.database.queries import nodes, outgoing, standings
-from gateway.database.records import Node, Standing
+from gateway.database.queries import contacts, nodes, outgoing, standings
+from gateway.database.records import Standing
 from gateway.fleet.catalogue import AssignerState
 from gateway.north.hawkbit.attributes import attributes_of, attributes_of_gateway, fingerprint
 from gateway.north.hawkbit.delivery import Delivery
 from gateway.north.hawkbit.following import Following, Server
 from gateway.north.rounds import Rounds
+from update.errors import UnknownNodeError
 from update.wire import ddi
+
+_GATEWAY = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,7 @@ class HawkbitUpstream:
         self._gateway = gateway
         self._now = now
         self._controller = controller
+        self._told: dict[str, str] = {}  # what is stored of each node: only this upstream writes it
         self._rounds = Rounds(server.assigner, self._everybody, self._ask, now=now, clock=clock, chance=chance)
 
     async def run(self) -> None:
@@ -82,23 +87,22 @@ class HawkbitUpstream:
         """Ask for every node that is due, once."""
         await self._rounds.poll_all()
 
-    async def _everybody(self) -> dict[str, Node | None]:
-        """The nodes by name; None stands for the gateway itself."""
+    async def _everybody(self) -> dict[str, str]:
+        """The names of the nodes; the empty one stands for the gateway itself."""
         async with self._database.reading() as transaction:
-            everyone: dict[str, Node | None] = {
-                node.id: node for node in await nodes.of_assigner(transaction, self._server.assigner)
-            }
-        if self._gateway.controller:
-            everyone[""] = None
-        return everyone
+            names = await nodes.names_of_assigner(transaction, self._server.assigner)
+        return {name: name for name in (*names, *([_GATEWAY] if self._gateway.controller else []))}
 
-    async def _ask(self, node: Node | None) -> float:
-        if node is None:
+    async def _ask(self, name: str) -> float:
+        if name == _GATEWAY:
             return await self._ask_for_gateway()
-        controller = self._controller(node.id)
+        found = await self._database.look(partial(contacts.standing, node=name))
+        if found is None:
+            raise UnknownNodeError(f"no node {name} has been here")
+        node, controller = found[0], self._controller(name)
         standing = await self._server.client.root(controller)
         told = attributes_of(node, self._gateway.name)
-        await self._tell_attributes(controller, node.id, told, wanted=standing.attributes_wanted)
+        await self._tell_attributes(controller, name, told, wanted=standing.attributes_wanted)
         await self._following.follow(node, controller, standing)
         return standing.sleep_s
 
@@ -106,7 +110,7 @@ class HawkbitUpstream:
         controller = self._gateway.controller
         standing = await self._server.client.root(controller)
         told = attributes_of_gateway(self._gateway.name, self._gateway.version, len(self._rounds.names) - 1)
-        await self._tell_attributes(controller, "", told, wanted=standing.attributes_wanted)
+        await self._tell_attributes(controller, _GATEWAY, told, wanted=standing.attributes_wanted)
         if action := standing.deployment:  # rule 3
             words = "the gateway's own system is updated by its own agent: deploy to that node"
             status = ddi.Status(
@@ -117,10 +121,12 @@ class HawkbitUpstream:
 
     async def _tell_attributes(self, controller: str, node: str, told: Mapping[str, str], *, wanted: bool) -> None:
         print_, upstream = fingerprint(told), self._server.name
-        async with self._database.reading() as transaction:
-            before = await standings.find(transaction, upstream, node)
-        if not wanted and before.attributes == print_:
+        if node not in self._told:
+            async with self._database.reading() as transaction:
+                self._told[node] = (await standings.find(transaction, upstream, node)).attributes
+        if not wanted and self._told[node] == print_:
             return
         await self._server.client.attributes(controller, told)
         async with self._database.writing() as transaction:
             await standings.note(transaction, Standing(upstream, node, print_, self._now()))
+        self._told[node] = print_

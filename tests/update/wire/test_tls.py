@@ -1,6 +1,7 @@
 """TLS on loopback: who is let in, who is turned away."""
 
 import ssl
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -150,3 +151,34 @@ async def test_a_certificate_for_both_ends_is_no_nodes(site: Site, tmp_path: Pat
 
 def test_no_tls_is_nobody() -> None:
     assert node_of(None) is None
+
+
+def connect(
+    server: ssl.SSLContext, client: ssl.SSLContext, session: ssl.SSLSession | None = None
+) -> tuple[ssl.SSLObject, str | None]:
+    """One connection in memory: the client's end once it has its ticket, and whom the server takes it for."""
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    near = client.wrap_bio(to_client, to_server, server_hostname=GATEWAY_IDENTITY, session=session)
+    far = server.wrap_bio(to_server, to_client, server_side=True)
+    for end in (near, far) * 2:
+        with suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    far.write(b"?")
+    assert near.read(1) == b"?"
+    return near, node_of(far)
+
+
+@pytest.mark.parametrize("node", ["node-1", None])
+def test_who_comes_back_resumes_its_session_and_is_the_same(site: Site, node: str | None) -> None:
+    server, client = site.server_context(), site.client_context(node)
+    session, resumed = None, []
+    for _ in range(3):
+        connection, known = connect(server, client, session)
+        assert known == node
+        resumed.append(connection.session_reused)
+        session = connection.session
+    assert resumed == [False, True, True]
+
+
+def test_a_handshake_pays_for_one_ticket(site: Site) -> None:
+    assert site.server_context().num_tickets == 1
