@@ -52,6 +52,7 @@ from gateway.south.identity import fingerprint_of, renew_certificate, site_autho
 from gateway.south.mirrored.build import Routes, mirrored_routes
 from gateway.south.open_files import OpenFiles
 from gateway.south.pairs.build import pair_patches
+from gateway.south.probes.rounds import probing
 from gateway.south.prospects import StoredProspects
 from gateway.south.proxy import StockContent
 from gateway.south.registry import Registry, make_registry
@@ -153,7 +154,7 @@ async def _run(
         mirrored = await stack.enter_async_context(routes)
         own = StockContent(registry, content, name=origins.name)
         await stack.enter_async_context(_plain_listener(config.south.content, own, mirrored, shares))
-        _begin_announcing(config, port, authority, background)
+        await stack.enter_async_context(_towards_nodes(ground, database, fleet, port, authority, begin=background))
         control = _make_control(ground, database, mirrors, room, fleet, routes=mirrored, prefetch=prefetch, elsewhere=elsewhere)
         await stack.enter_async_context(_operators(ground, control))
         ready(Listening(port))
@@ -167,9 +168,16 @@ async def _tls_listener(section: SouthSection, application: web.Application, tls
         yield await listen(south, section.addresses, section.port, tls, key="south")
 
 
-def _begin_announcing(config: GatewayConfig, port: int, authority: SiteAuthority, begin: Begin) -> None:
+@asynccontextmanager
+async def _towards_nodes(
+    ground: Ground, database: Database, fleet: Fleet, port: int, authority: SiteAuthority, *, begin: Begin
+) -> AsyncGenerator[None]:
+    """What the gateway begins by itself: it announces itself, and asks nodes that prove nothing what they run."""
+    config = ground.config
     if config.south.interfaces:
         begin(_announcement(config, port, authority), "announcement")
+    async with probing(config.probe, database, fleet.sightings, begin):
+        yield
 
 
 async def _announcement(config: GatewayConfig, port: int, authority: SiteAuthority) -> None:

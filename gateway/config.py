@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationInfo
 from pydantic.dataclasses import dataclass
 
 from gateway.sections.assigners import HawkbitSection, WfxSection, checked_hawkbit, checked_wfx
+from gateway.sections.probes import ProbeSection, checked_probes
 from gateway.sections.pushed import SwuforwardSection, checked_swuforward
 from gateway.sections.routes import RouteSection, checked_routes
 from update.bundle.rauc_reader import RaucPurpose
@@ -265,6 +266,7 @@ class GatewayConfig:
     hawkbit: Annotated[tuple[HawkbitSection, ...], AfterValidator(checked_hawkbit)] = ()
     wfx: Annotated[tuple[WfxSection, ...], AfterValidator(checked_wfx)] = ()
     swuforward: Annotated[tuple[SwuforwardSection, ...], AfterValidator(checked_swuforward)] = ()
+    probe: Annotated[tuple[ProbeSection, ...], AfterValidator(checked_probes)] = ()
     route: Annotated[tuple[RouteSection, ...], AfterValidator(checked_routes)] = ()
 
 

@@ -17,6 +17,7 @@ from gateway.config import (
     parse_config,
 )
 from gateway.sections.assigners import HawkbitSection, WfxSection
+from gateway.sections.probes import ProbeSection
 from gateway.sections.pushed import SwuforwardSection
 from gateway.sections.routes import RouteKind, RouteSection
 from update.errors import ConfigurationError, FormatVersionError
@@ -29,6 +30,7 @@ NO_DEFAULT = (
     | {f"route.{key}" for key in ("name", "prefix", "upstream", "kind")}
     | {f"hawkbit.{key}" for key in ("name", "url", "repository", "gateway_token", "target_tokens")}
     | {f"wfx.{key}" for key in ("name", "url", "repository", "token")}
+    | {f"probe.{key}" for key in ("name", "nodes", "url", "command")}
     | {f"swuforward.{key}" for key in ("name", "repository", "allowed", "credentials", "certificate", "key")}
 )
 FILE = Path("/etc/fieldrelay/gateway.toml")
@@ -77,15 +79,19 @@ def test_the_sample_shows_every_key_of_every_section() -> None:
     listeners = values.pop("swuforward")
     assert isinstance(listeners, list)
     check(listeners[0], SwuforwardSection(name="x", repository="x", allowed=("::1",)), "swuforward")
+    probes = values.pop("probe")
+    assert isinstance(probes, list)
+    check(probes[0], ProbeSection(name="x", nodes=("x",), url="http://x"), "probe")
     for name, section in values.items():
         if name != "format_version":
             check(section, getattr(GatewayConfig(format_version=1), name), name)
-    assert set(values) | {"repository", "route", "hawkbit", "wfx", "swuforward"} == set(section_fields(GatewayConfig))
+    assert set(values) | {"repository", "route", "hawkbit", "wfx", "swuforward", "probe"} == set(section_fields(GatewayConfig))
 
 
 def test_the_sample_uncommented_is_valid() -> None:
     text = re.sub(r"^#(?=[a-z_\[])", "", SAMPLE.read_text(), flags=re.MULTILINE)
     one_each = text.replace("source_address", "# source_address").replace("target_tokens =", "# target_tokens =")
+    one_each = one_each.replace("\ncommand =", "\n# command =")
     config = parse_config(one_each, FILE)
     assert config.hawkbit[0].requests_per_s == 20.0
     assert config.repository[0].upstreams == ("https://updates.example/vendor", "/srv/mirror/vendor")
@@ -95,7 +101,7 @@ def test_the_sample_uncommented_is_valid() -> None:
 def test_two_ways_of_choosing_the_source_exclude_each_other() -> None:
     text = re.sub(r"^#(?=[a-z_\[])", "", SAMPLE.read_text(), flags=re.MULTILINE)
     with pytest.raises(ConfigurationError, match="wan: source_address and source_interface exclude each other"):
-        parse_config(text.replace("target_tokens =", "# target_tokens ="), FILE)
+        parse_config(text.replace("target_tokens =", "# target_tokens =").replace("\ncommand =", "\n# command ="), FILE)
 
 
 def test_a_listener_for_masters_names_whom_it_answers_and_a_repository_that_there_is() -> None:

@@ -1,0 +1,1 @@
+"""What nodes run that prove nothing themselves: the gateway asks, as it is configured to."""
