@@ -16,7 +16,7 @@ _KINDS = click.Choice([kind.value for kind in ClientKind])
 
 @click.command()
 @click.argument("name")
-@click.option("--assigner", metavar="NAME", help="Who assigns for it: site, or hawkbit:NAME as configured.")
+@click.option("--assigner", metavar="NAME", help="Who assigns for it: site, hawkbit:NAME or wfx:NAME as configured.")
 @click.option("--client", type=_KINDS, help="What speaks for it, whatever it calls itself.")
 @click.option("--accepts", type=click.Choice([each.value for each in Provenance]), help="The weakest proof it is offered.")
 @reason_option

@@ -30,7 +30,7 @@ class Faults:
     held: asyncio.Event | None = None  # answers begin when it is set
     absent: bool = False  # 404 for everything, as a proxy without a server behind it says it
     forbidding: bool = False  # 403 for everything, as a guard before it says it
-    overtaken: str = ""  # before the next step, somebody takes the job to this state
+    overtaken: tuple[str, ...] = ()  # before the next step, somebody takes the job through these states
     cut_events_after: int | None = None  # the stream breaks off after so many events
     garbage: bool = False  # 200 with something that is no JSON
     state: str = ""  # every job is said to be in this state
@@ -173,6 +173,8 @@ class WfxSimulator:
         tags = frozenset(query.get("tag", "").split(",")) - {""}
         client = "" if actor == CLIENT and self.faults.foreign else query.get("clientId", "")
         found = self.jobs.select(client=client, group=query.get("group", ""), tags=tags)
+        if query.get("sort") == "desc":
+            found.reverse()
         return {"content": [self._shown(job, actor) for job in found[: int(query.get("limit", "10"))]]}
 
     def _shown(self, job: SimulatedJob, actor: str, *, history: bool = False) -> Json:
@@ -183,8 +185,9 @@ class WfxSimulator:
 
     def _step(self, number: str, wish: Mapping[str, object], actor: str) -> web.Response:
         if actor == CLIENT and self.faults.overtaken:
-            self.jobs.set_status(number, {"state": self.faults.overtaken}, actor)
-            self.faults.overtaken = ""
+            for state in self.faults.overtaken:
+                self.jobs.set_status(number, {"state": state}, actor)
+            self.faults.overtaken = ()
         job = self.jobs.set_status(number, wish, actor)
         self._tell("UPDATE_STATUS", job)
         return _json(job.status)

@@ -115,15 +115,41 @@ async def test_what_the_server_refuses_is_given_up_and_the_rest_goes_on(
     assert told[0].trouble.startswith("given up: ")
 
 
+@pytest.mark.parametrize("states", [("TERMINATED",), ("INSTALLING", "INSTALLED")], ids=["to its end", "ahead"])
 async def test_a_job_that_somebody_else_moved_is_read_again(
+    site: NorthSite, simulator: WfxSimulator, jobs: WfxNorth, shelf: BundleShelf, states: tuple[str, ...]
+) -> None:
+    job = await begun(site, jobs, shelf)
+    await site.succeed("n1")
+    simulator.faults.overtaken = states
+    done = await site.deliver()
+    assert (done.left, done.trouble) == (0, None)
+    end = ["TERMINATED"] if states == ("TERMINATED",) else ["INSTALLING", "ACTIVATE", "ACTIVATING", "ACTIVATED"]
+    assert statuses(simulator, job) == ["INSTALL", *end]
+
+
+async def test_words_whose_answer_was_lost_are_not_said_twice(
     site: NorthSite, simulator: WfxSimulator, jobs: WfxNorth, shelf: BundleShelf
 ) -> None:
     job = await begun(site, jobs, shelf)
-    await site.say("n1", "proceeding", "none", "All Chunks Installed.")
-    simulator.faults.overtaken = "TERMINATED"
-    done = await site.deliver()
-    assert (done.left, done.trouble) == (0, None)
-    assert statuses(simulator, job) == ["INSTALL", "TERMINATED"]
+    for words in ("30%", "70%"):
+        await site.say("n1", "proceeding", "none", words)
+        simulator.faults.unanswered = 1
+        assert isinstance((await site.deliver()).trouble, UnreachableError)
+        assert (await site.deliver()).left == 0
+        simulator.faults.unanswered = 0
+    assert statuses(simulator, job) == ["INSTALL", "INSTALLING", "INSTALLING"]
+
+
+async def test_a_job_is_told_of_in_order_though_its_definition_changed(
+    site: NorthSite, simulator: WfxSimulator, jobs: WfxNorth, shelf: BundleShelf
+) -> None:
+    job = await begun(site, jobs, shelf)
+    await site.say("n1", "proceeding", "none", "30%")
+    await jobs.define(job.id, shelf.definition("a.swu", "b.swu"))
+    await site.poll()
+    await site.delivery.deliver()
+    assert statuses(simulator, job) == ["INSTALL", "INSTALLING", "TERMINATED"], "what is still gathered goes first"
 
 
 async def test_of_a_job_that_was_deleted_nothing_is_told(
