@@ -2,7 +2,9 @@
 
 - The chunks of a delta are known from its signed header, which is a member of the bundle; those that the node has, from the
   headers of what it runs, image by image by their names.
-- The body is the target that the registry has for the delta's URL. A delta whose body nobody has cannot be completed.
+- The body is what the registry has for the delta's URL, if it pins the delta's own header. A delta whose body nobody has
+  cannot be completed.
+- Whether an upstream still has a body may have to be asked (`Look`): only while chunks are missing.
 - At hand is a chunk of a complete body in the store, and one that the bitmap of a relayed body names. Both are looked up on
   disk and may be wrong for a moment: damaged chunks are noticed when they are served.
 - A bundle that is no longer stored, or cannot be proved now, is not offered.
@@ -13,7 +15,8 @@ Reading bundles costs time, so those asked for last are remembered (`MAX_BUNDLES
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gateway.fleet.variants import ABSENT, WHOLE, Holds, Outlook, outlook, together
@@ -35,17 +38,26 @@ DeltasOf = Callable[[TargetInfo], tuple[Delta, ...]]
 """The deltas of a stored bundle, proved; reads all of it. Errors: `StoreError`, `TrustError`, `BundleError`."""
 Reachable = Callable[[TargetInfo], Sequence[str]]
 """The names of the upstreams of a body that could be reached lately."""
+Look = Callable[[TargetInfo], Awaitable[None]]
+"""Has it found out who has a body, as far as that can be known soon; `Reachable` tells the outcome."""
+
+
+async def _known(_body: TargetInfo) -> None:
+    """Nobody need be asked."""
 
 
 class StoredProspects:
     """`find` looks into the store, `sparse` is the folder of the relayed files. Used on one event loop."""
 
-    def __init__(self, deltas_of: DeltasOf, registry: Registry, find: Find, sparse: Path, reachable: Reachable) -> None:
+    def __init__(
+        self, deltas_of: DeltasOf, registry: Registry, find: Find, sparse: Path, reachable: Reachable, *, look: Look = _known
+    ) -> None:
         self._deltas_of = deltas_of
         self._registry = registry
         self._find = find
         self._sparse = sparse
         self._reachable = reachable
+        self._look = look
         self._known: OrderedDict[TargetInfo, tuple[Delta, ...]] = OrderedDict()
 
     async def outlook(self, bundle: TargetInfo, installed: Sequence[TargetInfo]) -> Outlook:
@@ -64,9 +76,15 @@ class StoredProspects:
 
     async def _one(self, delta: Delta, installed: HeaderIndex | None) -> Outlook:
         body = self._registry.find(signed_key(delta.url) or "")
-        holds = _nothing if body is None else await asyncio.to_thread(self._holds, body, delta)
-        reachable = () if body is None else self._reachable(body)
-        return await asyncio.to_thread(outlook, delta.index.header, installed, holds, reachable)
+        pinned = None if body is None else body.custom.zck_header
+        if body is None or pinned is None or pinned.sha256 != delta.index.sha256:
+            return await asyncio.to_thread(outlook, delta.index.header, installed, _nothing, ())
+        holds = await asyncio.to_thread(self._holds, body, delta)
+        found = await asyncio.to_thread(outlook, delta.index.header, installed, holds, ())
+        if found.complete:
+            return found
+        await self._look(body)
+        return replace(found, upstreams=tuple(sorted(self._reachable(body))))
 
     def _holds(self, body: TargetInfo, delta: Delta) -> Holds:
         if self._find(body) is not None:

@@ -58,6 +58,12 @@ def host_of_key(key: str) -> str:
     return authority.rpartition("]")[0] + "]" if authority.startswith("[") else authority.partition(":")[0]
 
 
+def path_of_key(key: str) -> str:
+    """The path in a key, without the query."""
+    _, _, path = key.partition("://")[2].partition("/")
+    return "/" + path.partition("?")[0]
+
+
 def _host(name: str | None, address: str | None) -> str | None:
     if name is None:
         try:

@@ -100,6 +100,31 @@ async def test_a_delta_whose_chunks_are_in_a_relayed_file_needs_no_upstream(site
     sparse.close()
 
 
+async def test_who_has_a_body_is_asked_only_while_chunks_are_missing(site: Site) -> None:
+    asked: list[TargetInfo] = []
+
+    async def look(body: TargetInfo) -> None:
+        asked.append(body)
+        site.upstreams = ["hawkbit"]
+
+    def prospects() -> StoredProspects:
+        return StoredProspects(site.deltas_of, site.registry, site.find, site.folder, lambda _body: site.upstreams, look=look)
+
+    assert (await prospects().outlook(site.new, [site.old])).upstreams == ("hawkbit",)
+    assert asked == [site.body]
+    site.stored.add(site.body)
+    assert (await prospects().outlook(site.new, [site.old])).complete
+    assert asked == [site.body]
+
+
+async def test_a_url_that_stands_for_another_header_is_of_no_use_to_a_delta(site: Site) -> None:
+    site.upstreams = ["wan"]
+    claimed = replace(next(iter(site.bundles[site.new])), url=URL)  # which the other bundle has
+    site.bundles[site.new] = (claimed,)
+    site.registry.shown("plant", [site.old, site.new, site.body, info_of(site.old_zck, path="os/old.zck")])
+    assert not (await site.prospects().outlook(site.new, [site.old])).complete
+
+
 async def test_a_complete_body_needs_no_upstream(site: Site) -> None:
     site.stored.add(site.body)
     found = await site.prospects().outlook(site.new, [])
