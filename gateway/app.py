@@ -9,7 +9,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -41,6 +41,7 @@ from gateway.north.mirrors import Mirrors
 from gateway.north.prefetch import Prefetch
 from gateway.north.proofs import Proofs
 from gateway.north.room import Room
+from gateway.north.unlisted import UnlistedBundles, make_unlisted
 from gateway.north.wan import wan_client, wan_line
 from gateway.south.announce import keep_announcing
 from gateway.south.bodies import Bodies, SignedOrigins, pseudonym
@@ -127,7 +128,8 @@ async def _run(
     fleet = _make_fleet(ground, database, mirrors, elsewhere.telling, Fitness(BundleManifests(find, proofs)))
     async with fleet.presence.kept(), AsyncExitStack() as stack:
         origins = SignedOrigins(registry, session, name=pseudonym(), line=line)
-        bodies = Bodies([mirrors, origins])
+        unlisted = make_unlisted(database, room.store, proofs.prove, registry)
+        bodies = Bodies([mirrors, origins, unlisted.bodies])
         relays = _make_relays(ground, room, bodies, find)
         stack.push_async_callback(relays.close)
         files = stack.enter_context(closing(OpenFiles()))
@@ -142,16 +144,15 @@ async def _run(
         fleet.begin(background)
         prefetch = make_prefetch(config, database, mirrors, relays, store=room.store, proofs=proofs)
         background(prefetch.run(), "prefetch")
-        elsewhere.begin(fleet.takeover, Common(database, session, room, line, mirrors, proofs.prove), background)
-        offering = _make_variants(room, mirrors, proofs, registry, find=find, bodies=bodies)
+        elsewhere.begin(fleet.takeover, Common(database, session, room, line, mirrors, proofs.prove, unlisted), background)
+        offering = _make_variants(room, mirrors, proofs, registry, find=find, bodies=bodies, unlisted=unlisted)
         parts = _make_parts(ground, database, fleet, content, find=find, offering=offering)
         parts += pair_patches(config.south, mirrors, room, disk=ground.disk, find=find, files=files, begin=background)
         shares = _south_shares(config.south)
         enroll, credentials = Enrollment(fleet.tokens, authority, ground.now), Credentials(fleet.accounts)
         application = south_application(parts, open_to_all=[enroll], credentials=credentials, shares=shares, shelf=content)
         port = await stack.enter_async_context(_tls_listener(config.south, application, tls))
-        routes = mirrored_routes(config, ground.folder, ground.disk, session, ground.now, line=line)
-        mirrored = await stack.enter_async_context(routes)
+        mirrored = await stack.enter_async_context(_mirrored(ground, session, line))
         own = StockContent(registry, content, name=origins.name)
         await stack.enter_async_context(_plain_listener(config.south.content, own, mirrored, shares))
         await stack.enter_async_context(_towards_nodes(ground, database, fleet, port, authority, begin=background))
@@ -159,6 +160,10 @@ async def _run(
         await stack.enter_async_context(_operators(ground, control))
         ready(Listening(port))
         await stop.wait()
+
+
+def _mirrored(ground: Ground, session: aiohttp.ClientSession, line: Line) -> AbstractAsyncContextManager[Routes]:
+    return mirrored_routes(ground.config, ground.folder, ground.disk, session, ground.now, line=line)
 
 
 @asynccontextmanager
@@ -264,9 +269,12 @@ def _make_relays(ground: Ground, room: Room, bodies: Bodies, find: Find) -> Rela
     )
 
 
-def _make_variants(room: Room, mirrors: Mirrors, proofs: Proofs, registry: Registry, *, find: Find, bodies: Bodies) -> Variants:
+def _make_variants(
+    room: Room, mirrors: Mirrors, proofs: Proofs, registry: Registry, *, find: Find, bodies: Bodies, unlisted: UnlistedBundles
+) -> Variants:
     deltas_of, sparse = partial(proofs.deltas_of, room.store), room.store.layout.sparse
-    return Variants(mirrors, StoredProspects(deltas_of, registry, find, sparse, bodies.reachable))
+    prospects = StoredProspects(deltas_of, registry, find, sparse, bodies.reachable, look=unlisted.bodies.look)
+    return Variants(mirrors, prospects, unlisted.forms)
 
 
 def _make_parts(

@@ -16,6 +16,7 @@ swupdate 2022.12). So whoever offers it a bundle asks here first. Rules:
    garbage (measured with 2022.12). It is offered only to a node whose running bundle is known by its digest, never by its
    version, and is of the release that the signed metadata names. It asks for nothing, so it costs what it weighs.
 7. What was ordered is offered as it is if metadata no longer lists it: nothing is known of it then.
+8. A bundle that no metadata ever listed is judged by the same rules; in which forms it has come, `unlisted` knows.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -24,8 +25,10 @@ from typing import Protocol
 
 from gateway.database.records import Action, ClientKind, Node, Release, Running
 from gateway.fleet.catalogue import BUNDLE_SUFFIXES, Catalogue, siblings
+from gateway.fleet.unlisted import Unlisted, unlisted_info
 from update.chunks.zchunk import HeaderIndex
-from update.trust.verified import TargetInfo
+from update.digest import Digest
+from update.trust.verified import Provenance, TargetInfo
 
 Holds = Callable[[int], bool]
 """Whether the gateway has a chunk, by its number."""
@@ -119,15 +122,18 @@ def fits(bundle: TargetInfo, running: Running, listed: Sequence[TargetInfo]) -> 
 class Variants:
     """What each node is offered of what is wanted on it."""
 
-    def __init__(self, catalogue: Catalogue, prospects: Prospects) -> None:
+    def __init__(self, catalogue: Catalogue, prospects: Prospects, unlisted: Unlisted | None = None) -> None:
         self._catalogue = catalogue
         self._prospects = prospects
+        self._unlisted = unlisted or Unlisted()
 
     async def offered(self, node: Node, action: Action) -> Release | None:
         """The release as this node gets it; None while nothing of it can be completed. Only stock swupdate needs a choice."""
         wanted = action.release
         if node.kind is not ClientKind.SWUPDATE:
             return wanted
+        if wanted.provenance is Provenance.CMS:
+            return await self._offered_unlisted(node, wanted)
         listed = self._catalogue.targets(wanted.repository)
         target = next((info for info in listed if (info.path, info.sha256) == (wanted.path, wanted.sha256)), None)
         if target is None:
@@ -139,6 +145,20 @@ class Variants:
         if chosen is None:
             return None
         return Release(chosen.repository, chosen.path, chosen.sha256, chosen.length, chosen.custom.version, wanted.provenance)
+
+    async def _offered_unlisted(self, node: Node, wanted: Release) -> Release | None:
+        if self._unlisted.is_whole(wanted):
+            return wanted
+        forms = {unlisted_info(each): each for each in self._unlisted.forms(wanted)}
+        installed = self._running_unlisted(node.running, wanted)
+        chosen = pick({info: await self._prospects.outlook(info, installed) for info in forms})
+        return None if chosen is None else forms[chosen]
+
+    def _running_unlisted(self, running: Running, wanted: Release) -> tuple[TargetInfo, ...]:
+        """What brings what a node runs, whoever it came from."""
+        joined = [unlisted_info(each) for each in self._unlisted.joined(Digest(running.sha256))]
+        listed = self._catalogue.targets(wanted.repository)
+        return (*joined, *running_bundles(running, unlisted_info(wanted), listed))
 
 
 def running_bundles(running: Running, wanted: TargetInfo, listed: Sequence[TargetInfo]) -> tuple[TargetInfo, ...]:

@@ -36,6 +36,7 @@ class Elsewhere:
 
     def begin(self, takeover: Takeover, common: Common, begin: Begin) -> None:
         """Ask every one of them from now on."""
+        begin(common.unlisted.run(), "adoption")
         self._upstreams = [
             *hawkbit_upstreams(self._config, self._hawkbit_tellers, takeover, common, self._now),
             *wfx_upstreams(self._config, self._wfx_tellers, takeover, common, self._now),

@@ -7,6 +7,7 @@ import aiohttp
 from gateway.database.engine import Database
 from gateway.fleet.catalogue import Catalogue
 from gateway.north.room import Room
+from gateway.north.unlisted import UnlistedBundles
 from gateway.north.vouched import Prove, Vouched
 from update.trust.verified import TargetInfo
 from update.wire.line import Line
@@ -22,10 +23,12 @@ class Common:
     line: Line
     catalogue: Catalogue
     prove: Prove
+    unlisted: UnlistedBundles
 
     def vouched(self, repository: str) -> Vouched:
         """Bundles for which `repository` vouches where no metadata does."""
-        return Vouched(self.room, repository=repository, listed=self._listed, prove=self.prove)
+        adoption = self.unlisted.adoption
+        return Vouched(self.room, repository=repository, listed=self._listed, prove=self.prove, adoption=adoption)
 
     def _listed(self) -> list[TargetInfo]:
         return [info for name in self.catalogue.repositories() for info in self.catalogue.targets(name)]

@@ -91,7 +91,8 @@ class Proofs:
 
         Errors: `StoreError`, `TrustError`, `BundleError`.
         """
-        bundle = self.verify(store.open_verified(info).file, info)
+        file = store.open_verified(info).file
+        bundle = self.verify(file, info) if info.role else self.prove(file, info)
         return deltas(bundle) if isinstance(bundle, VerifiedBundle) else ()
 
 

@@ -33,7 +33,9 @@ from gateway.north.outbox import Delivered
 from gateway.north.proofs import Proofs
 from gateway.north.room import Room
 from gateway.north.spacing import Spacing
+from gateway.north.unlisted import UnlistedBundles, make_unlisted
 from gateway.north.vouched import Vouched
+from gateway.south.registry import Registry
 from tests.builders.bundles import describe, image, signed
 from tests.builders.fleet import Clock, Shelf
 from tests.builders.keys import make_pki
@@ -122,6 +124,8 @@ class Ground:
     shelf: Shelf
     store: Store
     vouched: Vouched
+    unlisted: UnlistedBundles
+    registry: Registry
 
 
 def make_ground(folder: Path, database: Database, clock: Clock, telling: Telling) -> Ground:
@@ -130,8 +134,12 @@ def make_ground(folder: Path, database: Database, clock: Clock, telling: Telling
     section = RepositorySection(name="plant", root=folder / "root.json", upstreams=("/nowhere",), cms_roots=(pki.anchors,))
     proofs, store, shelf = Proofs([section], _now), Store(Disk(), folder / "store"), Shelf({"plant": []})
     room = Room(store, quota_bytes=0, reserve_bytes=0, repositories=["plant"])
-    vouched = Vouched(room, repository="plant", listed=lambda: shelf.targets("plant"), prove=proofs.prove)
-    return Ground(make_fleet(database, shelf, clock, telling, stuck_after_s=0, verify_within_s=3600), shelf, store, vouched)
+    registry = Registry(["plant"])
+    unlisted = make_unlisted(database, store, proofs.prove, registry)
+    listed, adoption = lambda: shelf.targets("plant"), unlisted.adoption
+    vouched = Vouched(room, repository="plant", listed=listed, prove=proofs.prove, adoption=adoption)
+    fleet = make_fleet(database, shelf, clock, telling, stuck_after_s=0, verify_within_s=3600)
+    return Ground(fleet, shelf, store, vouched, unlisted, registry)
 
 
 @asynccontextmanager
@@ -158,7 +166,7 @@ async def _site(folder: Path, database: Database, clock: Clock, url: str, prefix
 
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False) as session:
         client = HawkbitClient(session, url, "DEFAULT", GatewayToken(folder / "token"), Spacing(1000, now=lambda: 0.0))
-        obtain = Obtain(client, ground.vouched)
+        obtain = Obtain(client, ground.vouched, ground.unlisted.joining, ground.unlisted.bodies)
         server = Server(COMPANY, client, obtain, teller)
         delivery = Delivery(database, client, COMPANY, clock, controller=controller, chance=even)
         upstream = HawkbitUpstream(
@@ -174,6 +182,7 @@ async def _site(folder: Path, database: Database, clock: Clock, url: str, prefix
         )
         yield NorthSite(database, fleet, upstream, delivery, ground.shelf, ground.store, clock, elapsed, prefix)
         await obtain.close()
+        await ground.unlisted.bodies.close()
 
 
 def bundle_bytes(folder: Path, version: str = "1.2") -> bytes:

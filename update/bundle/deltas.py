@@ -12,7 +12,7 @@ from update.bundle.reader import open_member
 from update.bundle.verified import VerifiedBundle
 from update.chunks.zchunk import MAX_HEADER_BYTES
 from update.errors import LimitError, UnsupportedError
-from update.trust.verified import VerifiedChunkIndex, verify_chunk_index
+from update.trust.verified import VerifiedChunkIndex, ZckHeader, verify_chunk_index
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +43,18 @@ def deltas(bundle: VerifiedBundle) -> tuple[Delta, ...]:
                 if entry.delta:
                     entries.setdefault((entry.filename, entry.delta.url), entry)
     return tuple(Delta(entry.name or entry.filename, url, chunk_index(bundle, entry)) for (_, url), entry in entries.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """The whole `.zck` behind a delta, as its signed header tells of it: `length` is in bytes, header included."""
+
+    header: ZckHeader
+    length: int
+
+
+def bodies(bundle: VerifiedBundle) -> tuple[Body, ...]:
+    """What the deltas of a bundle fetch from, each once. Errors: those of `deltas`."""
+    found = (each.index for each in deltas(bundle))
+    each_once = dict.fromkeys(Body(ZckHeader(index.sha256, len(index.header.raw)), index.header.total_length) for index in found)
+    return tuple(each_once)

@@ -62,7 +62,9 @@ def _upstream(
         manner=Manner(line=common.line),
         artifact_hosts=frozenset(section.artifact_hosts),
     )
-    server = Server(assigner, client, Obtain(client, common.vouched(section.repository)), teller)
+    unlisted = common.unlisted
+    obtain = Obtain(client, common.vouched(section.repository), unlisted.joining, unlisted.bodies)
+    server = Server(assigner, client, obtain, teller)
 
     def controller(node: str) -> str:
         return section.controller.replace("{node}", node)

@@ -12,7 +12,8 @@ Rules:
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 from urllib.parse import quote
@@ -20,12 +21,15 @@ from urllib.parse import quote
 import aiohttp
 from pydantic import BaseModel
 
-from gateway.north.spacing import Spacing
+from gateway.north.spacing import SpacedLine, Spacing
+from update.chunks.ranges import Range
 from update.errors import NotFoundError, ProtocolError
 from update.wire import ddi
 from update.wire.ddi_confirmation import ConfirmationAction, ConfirmationFeedback, Installed
 from update.wire.download import Sink, download
+from update.wire.habits import Peer
 from update.wire.http import PLAIN, Manner, exchange, parse_url, read_bounded, refusal
+from update.wire.ranged import Spare, read_ranges
 from update.wire.rate import Retry
 
 _NUMBER = re.compile(r"/([1-9][0-9]{0,18})(?:\?|$)")
@@ -76,6 +80,7 @@ class HawkbitClient:
         manner: Manner = PLAIN,
         artifact_hosts: frozenset[str] = frozenset(),
     ) -> None:
+        self.url = url
         self._session = session
         self._server = parse_url(url)
         self._root = f"{str(self._server).rstrip('/')}/{quote(tenant, safe='')}/controller/v1"
@@ -146,16 +151,20 @@ class HawkbitClient:
 
     async def download(self, controller: str, href: str, sink: Sink, *, length: int) -> None:
         """Fetch an artifact (rule 1). Errors also: `StoreError`."""
-        address = parse_url(href)
-        manner = self._manner
-        if address.origin() == self._server.origin():
-            manner = self._shown(controller)
-        elif address.host not in self._artifact_hosts:
-            raise ProtocolError(
-                f"the server offers an artifact at {address.host}; add that host to artifact_hosts if it belongs to it"
-            )
+        manner = self._shown_at(controller, href)
         await self._spacing.wait()
         await download(self._session, href, sink, length=length, manner=manner, retry=Retry(attempts=3))
+
+    async def read_ranges(
+        self, controller: str, href: str, ranges: Sequence[Range], *, peer: Peer | None = None, spare: Spare | None = None
+    ) -> AsyncGenerator[tuple[int, bytes], None]:
+        """Yield (offset, bytes) of an artifact (rule 1), as `update.wire.ranged` has it; each of its requests waits (rule 3)."""
+        manner = self._shown_at(controller, href)
+        spaced = replace(manner, line=SpacedLine(manner.line, self._spacing))
+        reading = read_ranges(self._session, href, ranges, manner=spaced, retry=Retry(attempts=3), peer=peer, spare=spare)
+        async with aclosing(reading) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def _get(self, model: type[_Message], controller: str, path: str, max_bytes: int) -> _Message:
         manner, url = self._shown(controller), self._url(controller, path)
@@ -177,6 +186,17 @@ class HawkbitClient:
 
     def _url(self, controller: str, path: str) -> str:
         return f"{self._root}/{quote(controller, safe='')}{'/' if path else ''}{path}"
+
+    def _shown_at(self, controller: str, href: str) -> Manner:
+        """How an artifact is asked for where the server says that it is."""
+        address = parse_url(href)
+        if address.origin() == self._server.origin():
+            return self._shown(controller)
+        if address.host not in self._artifact_hosts:
+            raise ProtocolError(
+                f"the server offers an artifact at {address.host}; add that host to artifact_hosts if it belongs to it"
+            )
+        return self._manner
 
     def _shown(self, controller: str) -> Manner:
         header = self._credential.header(controller)

@@ -19,7 +19,7 @@ from gateway.database.records import Action, ActionState, Node
 from gateway.fleet.issuing import Assignment, Verdict, Wish
 from gateway.fleet.takeover import Takeover
 from gateway.north.hawkbit.client import HawkbitClient, Standing
-from gateway.north.hawkbit.meaning import Wanted, terms_of, wanted_of
+from gateway.north.hawkbit.meaning import artifacts_of, terms_of, wanted_of
 from gateway.north.hawkbit.obtain import Obtain
 from gateway.north.hawkbit.telling import HawkbitTeller
 from update.errors import (
@@ -91,8 +91,8 @@ class Following:
         self._understood[node.id] = key
 
     async def _take(self, node: Node, controller: str, source: str, body: ddi.DeploymentBody, *, confirm: bool) -> None:
-        wanted = _read(body)
-        obtained = await self._server.obtain.bundle(controller, wanted)
+        _check(body)
+        obtained = await self._server.obtain.release(controller, source, body)
         wish = Wish(
             obtained.release,
             requested_by=self._server.assigner,
@@ -167,8 +167,9 @@ class _MalformedError(FieldrelayError):
     code = ProtocolError.code
 
 
-def _read(body: ddi.DeploymentBody) -> Wanted:
+def _check(body: ddi.DeploymentBody) -> None:
     try:
-        return wanted_of(body)
+        wanted_of(body)
+        artifacts_of(body)
     except ProtocolError as error:  # of the document: asking again would bring the same
         raise _MalformedError(str(error)) from error
