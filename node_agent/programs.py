@@ -1,4 +1,4 @@
-"""Run one program with a time limit and bounded output: for health checks and hooks, which others write.
+"""Run one program with a time limit and bounded output: health checks and hooks, which others write, and installers.
 
 A program is a list of arguments, never a shell's line. It gets its own process group, so that what it started ends with
 it; it gets no terminal; and of what it prints only the end is kept, because that is where the reason stands.
@@ -7,7 +7,7 @@ it; it gets no terminal; and of what it prints only the end is kept, because tha
 import asyncio
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -33,12 +33,17 @@ class Ended:
         return f"{how}: {self.output}" if self.output else how
 
 
-async def run_program(arguments: Sequence[str], *, timeout_s: float, environment: Mapping[str, str]) -> Ended:
-    """Run to the end or to `timeout_s`; never raises for what the program does. `environment` is added to this process's."""
+async def run_program(
+    arguments: Sequence[str], *, timeout_s: float, environment: Mapping[str, str], feed: Iterator[bytes] | None = None
+) -> Ended:
+    """Run to the end or to `timeout_s`; never raises for what the program does. `environment` is added to this process's.
+
+    `feed` is what it reads: blocks through a pipe, which ends with this process, however that ends. What `feed` raises is raised.
+    """
     try:
         process = await asyncio.create_subprocess_exec(
             *arguments,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.DEVNULL if feed is None else asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             env={**os.environ, **environment},
@@ -49,7 +54,7 @@ async def run_program(arguments: Sequence[str], *, timeout_s: float, environment
     tail = bytearray()
     try:
         async with asyncio.timeout(timeout_s):
-            await _drain(process, tail)
+            await asyncio.gather(_drain(process, tail), _feed(process, feed))
             await process.wait()
     except TimeoutError:
         return Ended(None, f"stopped after {timeout_s:g} s; {_text(tail)}".rstrip("; "))
@@ -65,6 +70,17 @@ async def _drain(process: asyncio.subprocess.Process, tail: bytearray) -> None:
     while block := await process.stdout.read(_BLOCK_BYTES):
         tail.extend(block)
         del tail[:-KEPT_BYTES]
+
+
+async def _feed(process: asyncio.subprocess.Process, feed: Iterator[bytes] | None) -> None:
+    """Hand over everything, or as much as the program reads."""
+    if process.stdin is None or feed is None:
+        return
+    with suppress(BrokenPipeError, ConnectionResetError):
+        while block := await asyncio.to_thread(next, feed, b""):
+            process.stdin.write(block)
+            await process.stdin.drain()
+    process.stdin.close()
 
 
 async def _end_group(process: asyncio.subprocess.Process) -> None:

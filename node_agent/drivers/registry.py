@@ -32,6 +32,9 @@ class Kind:
 DRIVERS: Final[Mapping[str, Kind]] = {
     "linux": Kind("node_agent.drivers.linux:LinuxConfig", "node_agent.drivers.linux:LinuxDriver"),
     "rauc": Kind("node_agent.drivers.installers.rauc:RaucConfig", "node_agent.drivers.installers.rauc:RaucDriver", switches=True),
+    "swupdate": Kind(
+        "node_agent.drivers.installers.swupdate:SwupdateConfig", "node_agent.drivers.installers.swupdate:SwupdateDriver"
+    ),
     "simulated": Kind("node_agent.drivers.simulated:SimulatedConfig", "node_agent.drivers.simulated:SimulatedDriver"),
 }
 

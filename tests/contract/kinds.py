@@ -6,7 +6,7 @@ with ExitStack() as stack:
     device = kind.maker(stack, releases)(folder)
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +16,16 @@ import pytest
 
 from tests.contract.devices import DeviceMaker, Release, linux_device, linux_uboot_device, make_release, simulated_device
 from tests.contract.rauc_devices import RaucReleases, rauc_device
+from tests.contract.swupdate_devices import SwupdateReleases, swupdate_device
+
+Bootenv = Sequence[Mapping[str, object]]
+"""Boot variables of a bundle."""
 
 
 class Releases(Protocol):
-    """Releases by version: the same one for the same number."""
+    """Releases by version: the same one for the same number, or a new one that brings boot variables."""
 
-    def __call__(self, version: int, /) -> Release: ...
+    def __call__(self, version: int, /, bootenv: Bootenv = ()) -> Release: ...
 
 
 @dataclass(slots=True)
@@ -31,7 +35,9 @@ class SwuReleases:
     folder: Path
     made: dict[int, Release] = field(default_factory=dict)
 
-    def __call__(self, version: int, /) -> Release:
+    def __call__(self, version: int, /, bootenv: Bootenv = ()) -> Release:
+        if bootenv:
+            return make_release(self.folder, version, bootenv=bootenv)
         if version not in self.made:
             self.made[version] = make_release(self.folder, version)
         return self.made[version]
@@ -52,12 +58,18 @@ def _rauc(stack: ExitStack, releases: Releases) -> DeviceMaker:
     return rauc_device(stack, releases)
 
 
+def _swupdate(stack: ExitStack, releases: Releases) -> DeviceMaker:
+    assert isinstance(releases, SwupdateReleases)
+    return swupdate_device(stack, releases)
+
+
 _LOOP = pytest.mark.xdist_group("loop-devices")
 
 KINDS: Mapping[str, Kind] = {
     "simulated": Kind(SwuReleases, lambda _stack, _releases: simulated_device),
     "linux": Kind(SwuReleases, lambda _stack, _releases: linux_device),
     "linux-uboot": Kind(SwuReleases, lambda _stack, _releases: linux_uboot_device, marks=(pytest.mark.interop,)),
+    "swupdate": Kind(SwupdateReleases, _swupdate, marks=(pytest.mark.interop,)),
     "rauc": Kind(RaucReleases, _rauc, variables=False, marks=(pytest.mark.interop, _LOOP)),
 }
 

@@ -90,7 +90,8 @@ class RaucReleases:
         self.tool = RaucTool(folder)
         self._made: dict[int, Release] = {}
 
-    def __call__(self, version: int) -> Release:
+    def __call__(self, version: int, /, bootenv: Sequence[Mapping[str, object]] = ()) -> Release:
+        assert not bootenv, "RAUC's bundles bring no boot variables"
         if version not in self._made:
             file = self.tool.bundle("plain", name=f"release-{version}", version=f"{version}.0", seed=version)
             image = (self.tool.folder / f"content-release-{version}" / "rootfs.img").read_bytes()

@@ -8,7 +8,7 @@ import pytest
 
 from node_agent.drivers.driver import Restart, SlotState, bundle_identity
 from tests.contract.boards import Board
-from tests.contract.devices import Device, DeviceMaker, Release, make_release, quiet
+from tests.contract.devices import Device, DeviceMaker, Release, quiet
 from tests.contract.kinds import KINDS, Kind, Releases, parameters
 from tests.replay import Killed
 from update.durable import Disk, Operation
@@ -196,8 +196,8 @@ async def test_nothing_is_confirmed_while_the_old_slot_runs(device: Device, rele
 
 
 @pytest.mark.parametrize("kind", parameters(variables=True), indirect=True)
-async def test_the_bundles_variables_wait_for_the_switch(device: Device, tmp_path: Path) -> None:
-    release = make_release(tmp_path, 2, bootenv=[{"name": "release", "value": "2.0"}, {"name": "board", "value": ""}])
+async def test_the_bundles_variables_wait_for_the_switch(device: Device, releases: Releases) -> None:
+    release = releases(2, bootenv=[{"name": "release", "value": "2.0"}, {"name": "board", "value": ""}])
     assert isinstance(device.board, Board)
     await device.driver.write(release.bundle, release.chunks, quiet)
     assert device.board.environment.read().get("release", "") == ""
@@ -208,8 +208,8 @@ async def test_the_bundles_variables_wait_for_the_switch(device: Device, tmp_pat
 
 
 @pytest.mark.parametrize("kind", parameters(variables=True), indirect=True)
-async def test_variables_that_break_the_switch_are_refused_before_anything_is_written(device: Device, tmp_path: Path) -> None:
-    release = make_release(tmp_path, 2, bootenv=[{"name": "bootlimit", "value": "0"}])
+async def test_variables_that_break_the_switch_are_refused_before_anything_is_written(device: Device, releases: Releases) -> None:
+    release = releases(2, bootenv=[{"name": "bootlimit", "value": "0"}])
     before = device.content("b")
     with pytest.raises(BootloaderError):
         await device.driver.write(release.bundle, release.chunks, quiet)

@@ -21,7 +21,8 @@ MEANINGS: Final[dict[str, str]] = {
     "control.allowed_gids": "Groups whose members may use it, by numeric id.",
     "repository.rauc_key": "The private key of `rauc_certificate`: PEM, RSA, readable by its owner only.",
     # node.toml
-    "driver.kind": "`linux`: two slots of block devices or files; `rauc`: RAUC's service writes and switches the slots; "
+    "driver.kind": "`linux`: two slots of block devices or files; `swupdate`: the same, written by an installed SWUpdate; "
+    "`rauc`: RAUC's service writes and switches the slots; "
     "`simulated`: a device that exists only in its records.",
     "bootloader.kind": "`uboot`: U-Boot's redundant environment by libubootenv's tools; `none`: the driver switches slots; "
     "`simulated`: a text file.",
@@ -54,6 +55,16 @@ MEANINGS: Final[dict[str, str]] = {
     "driver.rauc.several_signers": "Whether this RAUC takes bundles that several have signed; 1.8 takes one signer only.",
     "driver.rauc.answer_timeout_s": "How long RAUC may take to answer a question.",
     "driver.rauc.install_timeout_s": "How long an installation may take, waiting for an earlier one included.",
+    "driver.swupdate.client": "The program that hands a bundle to the daemon.",
+    "driver.swupdate.sockets": "The folder of the daemon's sockets (its TMPDIR); no value: the system's temporary folder.",
+    "driver.swupdate.restart": "The command that restarts the machine; empty: the agent ends with status 100.",
+    "driver.swupdate.install_timeout_s": "How long one installation may take.",
+    "driver.swupdate.slots.name": "The bootloader's name for it: `a` or `b`.",
+    "driver.swupdate.slots.selection": 'The selection "set,mode" that SWUpdate is told, of each slot its own.',
+    "driver.swupdate.slots.parts.name": "The part's own name, for records.",
+    "driver.swupdate.slots.parts.device": "The device that bundles call it by, and that SWUpdate writes.",
+    "driver.swupdate.slots.parts.path": "The block device or file where it is read back: the same device.",
+    "driver.swupdate.slots.parts.required": "Whether a bundle without an image for it is refused.",
     "driver.simulated.slots": "The names of both slots.",
     "driver.simulated.selections": 'The selection "set,mode" of each, or empty.',
     "driver.simulated.broken": "What shall fail.",
