@@ -47,15 +47,17 @@ class HawkbitSection:
 class WfxSection:
     """One wfx, by its south side; it is the assigner `wfx:NAME`.
 
-    `token` (a file) is shown as a bearer token, for what stands before a wfx; `client_header` names the header in which it wants
-    the client id, empty: none. `repository` names whose `cms_roots` prove a bundle that no metadata lists. `client` makes a
-    node's client id. With `tags`, only jobs that have one of them are taken.
+    For what stands before a wfx: `token` (a file) is shown as a bearer token, `certificate` with `key` by TLS, and the client id
+    in the header `client_header`, empty: none. `repository` names whose `cms_roots` prove a bundle that no metadata lists.
+    `client` makes a node's client id. With `tags`, only jobs that have one of them are taken.
     """
 
     name: Name
     url: Url
     repository: Name
     token: ProvidedPath | None = None
+    certificate: ProvidedPath | None = None
+    key: ProvidedPath | None = None
     client_header: _Header = ""
     client: _Template = _NODE
     workflows: Annotated[tuple[_Workflow, ...], Field(min_length=1)] = ("wfx.workflow.dau.direct", "wfx.workflow.dau.phased")
@@ -73,6 +75,8 @@ def checked_wfx(sections: tuple[WfxSection, ...]) -> tuple[WfxSection, ...]:
     names = [section.name for section in sections]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"each wfx has its own name; given twice: {', '.join(doubled)}")
+    if halves := [section.name for section in sections if (section.certificate is None) != (section.key is None)]:
+        raise ValueError(f"{halves[0]}: certificate and key belong together: name both, or none")
     return sections
 
 

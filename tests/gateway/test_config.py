@@ -29,7 +29,7 @@ NO_DEFAULT = (
     | {f"repository.{key}" for key in ("name", "root", "upstreams", "rauc_certificate", "rauc_key")}
     | {f"route.{key}" for key in ("name", "prefix", "upstream", "kind")}
     | {f"hawkbit.{key}" for key in ("name", "url", "repository", "gateway_token", "target_tokens")}
-    | {f"wfx.{key}" for key in ("name", "url", "repository", "token")}
+    | {f"wfx.{key}" for key in ("name", "url", "repository", "token", "certificate", "key")}
     | {f"probe.{key}" for key in ("name", "nodes", "url", "command")}
     | {f"swuforward.{key}" for key in ("name", "repository", "allowed", "credentials", "certificate", "key")}
 )
@@ -130,6 +130,7 @@ def test_a_wfx_is_proved_by_a_repository_that_there_is_and_its_events_leave_room
         (section.format("v", "workflows = []"), "workflows"),
         (section.format("v", 'client = "all"'), "client"),
         (section.format("v", 'tags = ["a,b"]'), "tags"),
+        (section.format("v", 'key = "wfx.key"'), "belong together"),
         (section.format("v", 'client_header = "X Client"'), "client_header"),
         (section.format("v", "") * 2, "given twice: plant"),
     ):

@@ -47,13 +47,15 @@ _NETWORK = (aiohttp.ClientError, ConnectionError, ssl.SSLError)
 class Manner:
     """How requests to one peer are made; `server_hostname` is the name that its certificate must carry, if not the URL's.
 
-    `line` is what they share with the requests to others.
+    `line` is what they share with the requests to others. `tls` takes the place of the session's own where a certificate of
+    ours is shown.
     """
 
     patience: Patience = field(default_factory=Patience)
     headers: Mapping[str, str] = field(default_factory=dict)
     server_hostname: str | None = None
     line: Line = FREE
+    tls: ssl.SSLContext | None = None
 
 
 PLAIN = Manner()
@@ -114,6 +116,7 @@ async def exchange(
                     allow_redirects=redirects,
                     max_redirects=_MAX_REDIRECTS,
                     server_hostname=manner.server_hostname,
+                    ssl=True if manner.tls is None else manner.tls,
                     timeout=aiohttp.ClientTimeout(total=None, sock_connect=patience.connect_s),
                 )
             _check_answer(address, response)

@@ -34,12 +34,7 @@ def wan_session(
     """
     if source_address is not None and source_interface is not None:
         raise ConfigurationError("[wan] source_address and source_interface exclude each other: name one")
-    context = tls if tls is not None else ssl.create_default_context()
-    if extra_ca is not None:
-        try:
-            context.load_verify_locations(cafile=extra_ca)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigurationError(f"[wan] extra_ca: cannot read certificates from {extra_ca} ({error})") from error
+    context = wan_context(extra_ca, tls)
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
             ssl=context,
@@ -53,6 +48,26 @@ def wan_session(
         auto_decompress=False,
         trust_env=False,
     )
+
+
+def wan_context(extra_ca: Path | None, tls: ssl.SSLContext | None = None) -> ssl.SSLContext:
+    """What proves servers of the wide area: public CAs (or what `tls` trusts) and `extra_ca`. Errors: `ConfigurationError`."""
+    context = tls if tls is not None else ssl.create_default_context()
+    if extra_ca is not None:
+        try:
+            context.load_verify_locations(cafile=extra_ca)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigurationError(f"[wan] extra_ca: cannot read certificates from {extra_ca} ({error})") from error
+    return context
+
+
+def showing(context: ssl.SSLContext, certificate: Path, key: Path) -> ssl.SSLContext:
+    """The same, showing a certificate of ours where a server asks for one. Errors: `ConfigurationError`."""
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(f"cannot use certificate {certificate} with key {key} ({error})") from error
+    return context
 
 
 def _source(address: str) -> str:

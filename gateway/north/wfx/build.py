@@ -20,6 +20,7 @@ from gateway.north.wfx.upstream import WfxUpstream
 from gateway.north.wfx.workflow import State
 from gateway.sections.assigners import WfxSection
 from update.wire.http import Manner
+from update.wire.session import showing, wan_context
 
 Now = Callable[[], datetime]
 
@@ -43,16 +44,22 @@ def wfx_upstreams(
     config: GatewayConfig, tellers: dict[str, WfxTeller], takeover: Takeover, common: Common, now: Now
 ) -> Sequence[WfxUpstream]:
     """One of each server."""
-    return [_upstream(section, tellers[assigner_of(section)], takeover, common, now) for section in config.wfx]
+    extra_ca = config.wan.extra_ca
+    return [
+        _upstream(section, tellers[assigner_of(section)], takeover, common, now=now, shown=_shown(section, extra_ca))
+        for section in config.wfx
+    ]
 
 
-def _upstream(section: WfxSection, teller: WfxTeller, takeover: Takeover, common: Common, now: Now) -> WfxUpstream:
+def _upstream(
+    section: WfxSection, teller: WfxTeller, takeover: Takeover, common: Common, *, now: Now, shown: Shown
+) -> WfxUpstream:
     assigner = assigner_of(section)
     client = WfxClient(
         common.session,
         str(section.url),
         Spacing(section.requests_per_s, now=asyncio.get_running_loop().time),
-        Shown(partial(_bearer, section.token), section.client_header),
+        shown,
         manner=Manner(line=common.line),
         artifact_hosts=frozenset(section.artifact_hosts),
         tags=section.tags,
@@ -73,6 +80,13 @@ def _upstream(section: WfxSection, teller: WfxTeller, takeover: Takeover, common
         poll_interval_s=section.poll_interval_s,
         events=section.events,
     )
+
+
+def _shown(section: WfxSection, extra_ca: Path | None) -> Shown:
+    tls = None
+    if section.certificate is not None and section.key is not None:
+        tls = showing(wan_context(extra_ca), section.certificate, section.key)
+    return Shown(partial(_bearer, section.token), section.client_header, tls)
 
 
 def _bearer(token: Path | None) -> dict[str, str]:

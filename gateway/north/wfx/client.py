@@ -4,12 +4,14 @@ Rules:
 
 1. The credential goes to the configured server only. Bundles lie where jobs say: elsewhere than at the server they are fetched
    without the credential, and only from hosts that are configured, redirects included.
-2. wfx itself knows no credentials; what stands before it may want a bearer token, and the client's id in a header.
+2. wfx itself knows no credentials; what stands before it may want a bearer token, a certificate, and the client's id in a header.
+   The stream of events is for many clients, and has no such header.
 3. Only wfx's own word (`wfx.jobNotFound`) means that a job is gone. Any other 404 or 403 comes from something in between, or from
    a wrong address, and must not withdraw what is under way.
 4. All requests of one client keep a distance in time.
 """
 
+import ssl
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
@@ -56,10 +58,18 @@ def _nothing() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What requests carry: `credential` gives headers, `client_header` is the header of the client's id, empty: none."""
+    """What the server is shown: headers, the client's id in `client_header` (empty: none), a certificate by `tls`."""
 
     credential: Callable[[], dict[str, str]] = _nothing
     client_header: str = ""
+    tls: ssl.SSLContext | None = None
+
+    def manner(self, plain: Manner, client: str) -> Manner:
+        """`plain`, and what is shown on behalf of a client; empty: of none."""
+        headers = {**plain.headers, **self.credential()}
+        if self.client_header and client:
+            headers[self.client_header] = client
+        return replace(plain, headers=headers, tls=self.tls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +126,7 @@ class WfxClient:
         named = _fitting(clients)
         url = f"{self._root}/jobs/events?{urlencode({'clientIds': ','.join(named)})}"
         headers = {"Accept": "text/event-stream"}
-        manner = replace(self._manner, headers={**self._manner.headers, **self._shown.credential()})
+        manner = self._shown.manner(self._manner, "")
         reader = EventReader()
         await self._spacing.wait()
         async with exchange(self._session, "GET", url, manner, headers=headers, redirects=False) as response:
@@ -155,7 +165,7 @@ class WfxClient:
     def _manner_for(self, client: str, uri: str) -> Manner:
         address = parse_url(uri)
         if address.origin() == self._server.origin():
-            return self._showing(client)
+            return self._shown.manner(self._manner, client)
         self._check_host(address.host)
         return self._manner
 
@@ -167,7 +177,7 @@ class WfxClient:
         return await self._ask("GET", client, path, max_bytes)
 
     async def _ask(self, method: str, client: str, path: str, max_bytes: int, body: bytes | None = None) -> bytes:
-        manner, url = self._showing(client), f"{self._root}/{path}"
+        manner, url = self._shown.manner(self._manner, client), f"{self._root}/{path}"
         await self._spacing.wait()
         async with exchange(
             self._session, method, url, manner, headers=_JSON, body=body, small=True, redirects=False, once=True
@@ -190,12 +200,6 @@ class WfxClient:
         if 300 <= response.status < 400:
             return UnreachableError(f"{response.url} leads elsewhere ({response.status}); name the server itself as url")
         return refusal(response)
-
-    def _showing(self, client: str) -> Manner:
-        headers = {**self._manner.headers, **self._shown.credential()}
-        if self._shown.client_header:
-            headers[self._shown.client_header] = client
-        return replace(self._manner, headers=headers)
 
 
 def _fitting(clients: Sequence[str]) -> tuple[str, ...]:

@@ -9,8 +9,8 @@ import pytest
 
 from tests.update.wire.scripted import Asked, Scripted, reply, serve
 from update.errors import ConfigurationError, PeerIdentityError, UnauthorizedError, UnreachableError
-from update.wire.http import HttpFetcher
-from update.wire.session import wan_session
+from update.wire.http import HttpFetcher, Manner
+from update.wire.session import showing, wan_context, wan_session
 
 
 async def found(_asked: Asked, writer: asyncio.StreamWriter) -> None:
@@ -24,6 +24,18 @@ async def test_an_extra_ca_is_trusted_and_without_it_the_server_is_not(tls_serve
         async with wan_session() as client:
             with pytest.raises(PeerIdentityError):
                 await HttpFetcher(client, server.url).fetch("x", max_bytes=9)
+
+
+async def test_a_certificate_is_shown_where_it_is_asked_for(tls_server: ssl.SSLContext, tls_ca: Path, tmp_path: Path) -> None:
+    tls_server.verify_mode = ssl.CERT_REQUIRED
+    tls_server.load_verify_locations(tls_ca)
+    certified = showing(wan_context(tls_ca), tls_ca, tls_ca.with_name("server.key"))
+    async with serve(found, tls_server) as server, wan_session(extra_ca=tls_ca) as client:
+        assert await HttpFetcher(client, server.url, Manner(tls=certified)).fetch("x", max_bytes=9) == b"found"
+        with pytest.raises((UnauthorizedError, UnreachableError)):
+            await HttpFetcher(client, server.url).fetch("x", max_bytes=9)
+    with pytest.raises(ConfigurationError, match=r"none\.pem"):
+        showing(wan_context(None), tmp_path / "none.pem", tmp_path / "none.key")
 
 
 async def test_a_proxy_is_asked_with_its_credentials_which_the_server_never_sees() -> None:

@@ -1,6 +1,7 @@
 """What the client shows, and what it makes of a server that misbehaves."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -61,6 +62,16 @@ async def test_every_request_shows_the_token_and_for_whom_it_is(
 async def test_the_token_is_shown_to_the_server_itself_alone(client: WfxClient, shelf: BundleShelf) -> None:
     assert (await client.look("n1", f"{shelf.url}/os.swu")).length == len(shelf.content)
     assert shelf.requests == [("HEAD", "")]
+
+
+async def test_a_certificate_is_shown_to_the_server_itself_alone(simulator: WfxSimulator, session: aiohttp.ClientSession) -> None:
+    tls = ssl.create_default_context()
+    certified = WfxClient(session, simulator.south, Spacing(1000, now=lambda: 0.0), Shown(tls=tls))
+    assert certified._manner_for("n1", f"{simulator.south}/download/os.swu").tls is tls
+    certified = WfxClient(
+        session, simulator.south, Spacing(1000, now=lambda: 0.0), Shown(tls=tls), artifact_hosts=frozenset({"files.example"})
+    )
+    assert certified._manner_for("n1", "https://files.example/os.swu").tls is None
 
 
 async def test_what_it_cannot_do_now_has_a_name(client: WfxClient, simulator: WfxSimulator, jobs: WfxNorth) -> None:

@@ -195,6 +195,28 @@ async def test_what_is_not_wfxs_own_word_withdraws_and_gives_up_nothing(
     assert simulator.jobs.find(job.id).state == "ACTIVATED"
 
 
+async def test_what_a_node_says_belongs_to_what_it_does(
+    site: NorthSite, simulator: WfxSimulator, jobs: WfxNorth, shelf: BundleShelf
+) -> None:
+    job = await begun(site, jobs, shelf)
+    for words, state in (("30%", "INSTALLING"), ("All Chunks Installed.", "ACTIVATE"), ("restarts", "ACTIVATING")):
+        await site.say("n1", "proceeding", "none", words)
+        await site.deliver()
+        assert simulator.jobs.find(job.id).state == state
+
+
+async def test_what_a_node_says_before_it_may_install_is_not_told(
+    site: NorthSite, simulator: WfxSimulator, jobs: WfxNorth, shelf: BundleShelf
+) -> None:
+    job = await begun(site, jobs, shelf, PHASED)
+    await site.say("n1", "proceeding", "none", "fetches")
+    assert (await site.deliver()).left == 0
+    await jobs.advance(job.id, "INSTALL")
+    await site.poll()
+    await site.deliver()
+    assert simulator.jobs.find(job.id).state == "INSTALL"
+
+
 @pytest.mark.parametrize("end", [State.ACTIVATED, State.TERMINATED])
 async def test_what_nobody_could_verify_ends_as_configured_and_says_so(
     tmp_path: Path, simulator: WfxSimulator, jobs: WfxNorth, shelf: BundleShelf, end: State
