@@ -20,6 +20,8 @@ class BundleShelf:
     etag: bool = True
     heads: bool = True
     chunked: bool = False
+    tag: str = ""  # instead of one that changes with the content
+    cut_after: int | None = None  # bytes of a body, before the connection breaks
     leads_to: str = ""
     requests: list[tuple[str, str]] = field(default_factory=list)  # method, Authorization
 
@@ -42,7 +44,12 @@ class BundleShelf:
             return web.Response(status=HTTPStatus.NOT_FOUND)
         if request.method == "HEAD" and not self.heads:
             return web.Response(status=HTTPStatus.METHOD_NOT_ALLOWED)
-        headers = {"ETag": f'"{digest_of(self.content)}"'} if self.etag else {}
+        headers = {"ETag": f'"{self.tag or digest_of(self.content)}"'} if self.etag else {}
+        if self.cut_after is not None and request.method == "GET":
+            return await self._cut(request, headers)
+        return self._content(request, headers)
+
+    def _content(self, request: web.Request, headers: dict[str, str]) -> web.Response:
         if self.chunked:
             return web.Response(body=_pieces(self.content), headers=headers)
         if "Range" in request.headers:
@@ -51,6 +58,14 @@ class BundleShelf:
             headers["Content-Range"] = f"bytes {span.start}-{end - 1}/{len(self.content)}"
             return web.Response(status=HTTPStatus.PARTIAL_CONTENT, body=self.content[span.start : end], headers=headers)
         return web.Response(body=self.content, headers=headers)
+
+    async def _cut(self, request: web.Request, headers: dict[str, str]) -> web.StreamResponse:
+        response = web.StreamResponse(headers={**headers, "Content-Length": str(len(self.content))})
+        await response.prepare(request)
+        await response.write(self.content[: self.cut_after])
+        assert request.transport is not None
+        request.transport.close()  # what was written still leaves
+        return response
 
 
 @asynccontextmanager

@@ -205,6 +205,17 @@ async def test_what_a_node_says_belongs_to_what_it_does(
         assert simulator.jobs.find(job.id).state == state
 
 
+async def test_what_is_said_before_it_was_sent_is_one_status(
+    site: NorthSite, simulator: WfxSimulator, jobs: WfxNorth, shelf: BundleShelf
+) -> None:
+    job = await begun(site, jobs, shelf)
+    for words in ("10%", "20%", "30%"):
+        await site.say("n1", "proceeding", "none", words)
+    await site.deliver()
+    assert statuses(simulator, job) == ["INSTALL", "INSTALLING"]
+    assert simulator.jobs.find(job.id).status["progress"] == 30
+
+
 async def test_what_a_node_says_before_it_may_install_is_not_told(
     site: NorthSite, simulator: WfxSimulator, jobs: WfxNorth, shelf: BundleShelf
 ) -> None:

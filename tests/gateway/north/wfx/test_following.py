@@ -119,6 +119,24 @@ async def test_changed_content_at_the_same_address_is_fetched(
     assert [each.release.version for each in found if each is not None] == ["1.2", "1.3"]
 
 
+@pytest.mark.parametrize("serving", [(False, "", 1), (True, "", 1), (True, "always", 2)], ids=["no tag", "honest", "lying"])
+async def test_what_broke_off_is_never_mixed_with_other_content(
+    site: NorthSite, jobs: WfxNorth, shelf: BundleShelf, tmp_path: Path, serving: tuple[bool, str, int]
+) -> None:
+    shelf.etag, shelf.tag, polls = serving
+    shelf.cut_after = 600
+    await jobs.create("n1", DIRECT, shelf.definition())
+    await site.poll()
+    assert await site.action("n1") is None
+    shelf.cut_after, shelf.content = None, bundle_bytes(tmp_path, "1.3")
+    for _ in range(polls):
+        assert await site.action("n1") is None
+        await site.poll()
+    action = await site.action("n1")
+    assert action is not None
+    assert action.release.version == "1.3"
+
+
 async def test_a_gateway_that_starts_again_goes_on_where_it_was(
     tmp_path: Path, simulator: WfxSimulator, jobs: WfxNorth, shelf: BundleShelf
 ) -> None:
