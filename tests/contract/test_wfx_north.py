@@ -93,10 +93,10 @@ async def test_a_phased_job_waits_for_the_server_before_the_node_may_install(
         await install(site)
         await site.say("n1", "closed", "success", "Update Installed.")
     else:
-        await site.fleet.progress.observe("n1", "1.1", "boot-1")
         await site.fleet.progress.offer("n1", action.id)
         await site.say("n1", "proceeding", "none", "installing 40%")
         await site.say("n1", "closed", "success", "done")
+        await site.fleet.progress.observe("n1", "1.1", "boot-1")
         assert await turn(site, jobs, job) == "ACTIVATE"
         await site.fleet.progress.observe("n1", "1.2", "boot-2")
     assert await turn(site, jobs, job) == "ACTIVATED"
