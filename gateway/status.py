@@ -15,9 +15,11 @@ from gateway.database.queries import actions, nodes, reports
 from gateway.database.records import Action, ActionState, Node, ReportRecord, Running
 from gateway.fleet.catalogue import AssignerState, Repositories, RepositoryState
 from gateway.words import share
+from update.trust.verified import Provenance
 
 _MISSED_POLLS = 3
 _MAX_STATE = 32
+_INSTALLED = "installed, not yet verified"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,8 @@ class StoreSize(Protocol):
 class Wanted:
     """What the newest action of a node wants, and how that stands; `outcome` empty while it is under way.
 
-    `report` is what the node's agent last told about it: its slot, bytes downloaded and reused, and so on.
+    `provenance` is whose word the release goes by, `installed` when the node said that it had installed it: until it is seen
+    to run, that is no success. `report` is what the node's agent last told about it: its slot, bytes downloaded and so on.
     """
 
     action: int
@@ -97,10 +100,14 @@ class Wanted:
     code: str
     message: str
     report: Mapping[str, object] = field(default_factory=dict)
+    provenance: Provenance = Provenance.TUF
+    installed: datetime | None = None
 
     @property
     def standing(self) -> str:
         """How it stands, in a few words: its end, or what the agent says that it does, or that nothing was heard yet."""
+        if not self.outcome and self.installed is not None:
+            return _INSTALLED
         state, done, total = (self.report.get(name) for name in ("state", "done", "total"))
         if self.outcome or self.state != ActionState.OPEN or not isinstance(state, str) or not state:
             return self.outcome or self.state
@@ -111,7 +118,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """One node; `wanted` is None if nothing was ever ordered for it."""
+    """One node; `wanted` is None if nothing was ever ordered for it. `accepts` is the weakest provenance that it is offered."""
 
     id: str
     kind: str
@@ -123,6 +130,7 @@ class NodeState:
     first_seen: datetime
     last_seen: datetime
     late: bool
+    accepts: Provenance = Provenance.TUF
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +223,7 @@ class Status:
             first_seen=node.first_seen,
             last_seen=last_seen,
             late=self._now() - last_seen > self._patience,
+            accepts=node.accepts,
         )
 
 
@@ -231,4 +240,6 @@ def _wanted(action: Action, told: ReportRecord | None) -> Wanted:
         code="" if action.end is None else action.end.code,
         message="" if action.end is None else action.end.message,
         report={} if told is None or told.body is None else told.body,
+        provenance=action.release.provenance,
+        installed=action.installed,
     )

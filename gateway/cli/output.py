@@ -8,7 +8,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter
 
 from gateway.control.messages import AssignmentState
-from gateway.fleet.catalogue import RepositoryState
+from gateway.fleet.catalogue import AssignerState, RepositoryState
 from gateway.setup import Made
 from gateway.status import GatewayState, NodeState, PrefetchState, RouteState
 from gateway.words import duration, size
@@ -40,6 +40,7 @@ def show_status(state: GatewayState) -> str:
         show_repositories(state.repositories, state.now),
         "",
         show_nodes(state.nodes, state.now),
+        *(["", show_assigners(state.assigners, state.now)] if state.assigners else []),
         *(["", show_prefetch(state.prefetch)] if state.prefetch else []),
         *(["", show_routes(state.routes)] if state.routes else []),
     ]
@@ -60,6 +61,21 @@ def show_repositories(repositories: Sequence[RepositoryState], now: datetime) ->
         for each in repositories
     ]
     return table(("REPOSITORY", "TARGETS", "VERSIONS", "STATE", "REFRESHED", "PROBLEM"), rows)
+
+
+def show_assigners(assigners: Sequence[AssignerState], now: datetime) -> str:
+    """One line per assigner elsewhere."""
+    rows = [
+        (
+            each.name,
+            str(each.nodes),
+            _ago(each.contact, now),
+            str(each.waiting),
+            f"{each.problem} ({each.code})" if each.problem else "",
+        )
+        for each in assigners
+    ]
+    return table(("ASSIGNER", "NODES", "CONTACT", "WAITING", "PROBLEM"), rows)
 
 
 def show_prefetch(images: Sequence[PrefetchState]) -> str:
@@ -97,7 +113,7 @@ def show_routes(routes: Sequence[RouteState]) -> str:
 
 
 def show_nodes(nodes: Sequence[NodeState], now: datetime) -> str:
-    """One line per node: what runs, and beside it what is wanted."""
+    """One line per node: what runs, and beside it what is wanted, by whose word, and whose word it accepts."""
     rows = [
         (
             node.id,
@@ -106,11 +122,12 @@ def show_nodes(nodes: Sequence[NodeState], now: datetime) -> str:
             node.running.slot or "-",
             "-" if node.wanted is None else node.wanted.version or node.wanted.path,
             _progress(node),
+            _proof(node),
             _ago(node.last_seen, now) + (" (late)" if node.late else ""),
         )
         for node in nodes
     ]
-    return table(("NODE", "HARDWARE", "RUNS", "SLOT", "WANTED", "STATE", "SEEN"), rows)
+    return table(("NODE", "HARDWARE", "RUNS", "SLOT", "WANTED", "STATE", "PROOF", "SEEN"), rows)
 
 
 def show_assignments(assignments: Sequence[AssignmentState]) -> str:
@@ -139,6 +156,11 @@ Next:
 
 def _printable(text: str) -> str:
     return "".join(each if each.isprintable() else "?" for each in text)
+
+
+def _proof(node: NodeState) -> str:
+    wanted = "-" if node.wanted is None else str(node.wanted.provenance)
+    return f"{wanted} (accepts {node.accepts})"
 
 
 def _progress(node: NodeState) -> str:

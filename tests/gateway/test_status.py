@@ -1,14 +1,17 @@
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from pydantic import TypeAdapter
 
-from gateway.cli.output import show_nodes
-from gateway.control.messages import NODES_REPLY
+from gateway.cli.output import show_nodes, show_status
+from gateway.control.messages import NODES_REPLY, STATUS_REPLY
 from gateway.database.records import Running
 from gateway.demo.screen import _table, _wanted
-from gateway.status import NodeState, Wanted
+from gateway.fleet.catalogue import AssignerState
+from gateway.status import GatewayState, NodeState, StoreState, Wanted
+from update.trust.verified import Provenance
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
@@ -53,3 +56,37 @@ def test_programs_get_the_figures_and_not_the_words() -> None:
     (value,) = reply.dump_python((node(wanted({"state": "writing", "done": 1, "total": 2})),))
     assert value["wanted"]["report"] == {"state": "writing", "done": 1, "total": 2}
     assert "standing" not in value["wanted"]
+
+
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [
+        (replace(wanted({}), installed=NOW), "installed, not yet verified"),
+        (replace(wanted({"state": "writing"}), installed=NOW), "installed, not yet verified"),
+        (replace(wanted({}, state="closed", outcome="success"), installed=NOW), "success"),
+        (replace(wanted({}, state="closed", outcome="unverified"), installed=NOW), "unverified"),
+    ],
+)
+def test_what_was_installed_is_no_success_before_it_is_verified(order: Wanted, said: str) -> None:
+    assert order.standing == said
+    assert said in show_nodes((node(order),), NOW)
+
+
+@pytest.mark.parametrize(("provenance", "accepts"), [(Provenance.TUF, Provenance.TUF), (Provenance.CMS, Provenance.CMS)])
+def test_people_see_whose_word_a_release_goes_by_and_what_the_node_accepts(provenance: Provenance, accepts: Provenance) -> None:
+    shown = show_nodes((replace(node(replace(wanted({}), provenance=provenance)), accepts=accepts),), NOW).splitlines()
+    assert "PROOF" in shown[0]
+    assert f"{provenance} (accepts {accepts})" in shown[1]
+    (value,) = NODES_REPLY.dump_python((replace(node(replace(wanted({}), provenance=provenance)), accepts=accepts),))
+    assert (value["wanted"]["provenance"], value["accepts"]) == (provenance, accepts)
+
+
+def test_people_see_how_assigners_elsewhere_stand() -> None:
+    away = AssignerState("hawkbit:company", 12, NOW - timedelta(hours=2), 3, "wire.unreachable", "no route")
+    state = GatewayState("gw", "1.0", NOW, NOW, (), (), StoreState(0, 0, 0), assigners=(away,))
+    (line,) = [line for line in show_status(state).splitlines() if line.startswith("hawkbit:")]
+    assert line.split()[:3] == ["hawkbit:company", "12", "2"]
+    assert line.endswith("ago  3        no route (wire.unreachable)")
+    assert "ASSIGNER" not in show_status(replace(state, assigners=()))
+    told: TypeAdapter[GatewayState] = STATUS_REPLY
+    assert told.dump_python(state)["assigners"][0]["waiting"] == 3
