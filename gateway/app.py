@@ -30,6 +30,7 @@ from gateway.database.engine import Database, sqlite_url
 from gateway.fleet.build import Fleet, make_fleet
 from gateway.fleet.chosen import ChosenModes
 from gateway.fleet.fitness import Fitness
+from gateway.fleet.intervals import Intervals
 from gateway.fleet.nodes import wanted_content
 from gateway.fleet.telling import Telling
 from gateway.fleet.variants import Variants
@@ -239,6 +240,10 @@ def _make_fleet(ground: Ground, database: Database, mirrors: Mirrors, telling: T
     )
 
 
+def _intervals(section: SouthSection) -> Intervals:
+    return Intervals(section.polling_interval_s, [(each.nodes, each.interval_s) for each in section.polling])
+
+
 def _south_shares(section: SouthSection) -> Shares | None:
     """What the nodes share; None without limits."""
     if not section.bytes_per_s and not section.node_bytes_per_s:
@@ -281,8 +286,8 @@ def _make_parts(
     ground: Ground, database: Database, fleet: Fleet, content: ContentServer, *, find: Find, offering: Variants
 ) -> list[Part]:
     """What nodes ask for: their orders, and content."""
-    polling_s = ground.config.south.polling_interval_s
-    return [*ddi_parts(database, fleet, content, find, ground.now, polling_s=polling_s, offering=offering), content]
+    intervals = _intervals(ground.config.south)
+    return [*ddi_parts(database, fleet, content, find, ground.now, intervals=intervals, offering=offering), content]
 
 
 def _make_scrub(ground: Ground, room: Room, relays: Relays, files: OpenFiles) -> Scrub:
@@ -326,7 +331,7 @@ def _make_control(
         now=ground.now,
         name=ground.config.gateway.name,
         version=version("fieldrelay"),
-        polling_interval_s=ground.config.south.polling_interval_s,
+        intervals=_intervals(ground.config.south),
         routes=routes.states,
         prefetch=prefetch.states,
         assigners=elsewhere.states,

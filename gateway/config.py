@@ -132,6 +132,14 @@ class PairPatchesSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
+class PollingSection:
+    """Nodes whose names fit `nodes` (a shell pattern) ask every `interval_s` seconds; the first section that fits counts."""
+
+    nodes: Annotated[str, Field(min_length=1, max_length=100)]
+    interval_s: _Seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
 class SouthSection:
     """Towards the nodes. `hosts` go into the TLS certificate; `interfaces` empty: nothing is announced by mDNS.
 
@@ -144,6 +152,7 @@ class SouthSection:
     hosts: tuple[_Text, ...] = ()
     interfaces: tuple[_Interface, ...] = ()
     polling_interval_s: _Seconds = 300
+    polling: Annotated[tuple[PollingSection, ...], Field(max_length=1000)] = ()
     stuck_after_s: _Patience = 86400
     verify_within_s: _Patience = 3600
     bytes_per_s: BytesPerSecond = 0

@@ -14,6 +14,7 @@ from gateway.database.engine import Database
 from gateway.database.queries import actions, nodes, reports
 from gateway.database.records import Action, ActionState, Node, ReportRecord, Running
 from gateway.fleet.catalogue import AssignerState, Repositories, RepositoryState
+from gateway.fleet.intervals import Intervals
 from gateway.words import share
 from update.trust.verified import Provenance
 
@@ -155,7 +156,7 @@ async def _nobody() -> tuple[AssignerState, ...]:
 
 
 class Status:
-    """Puts the state together. `name` and `version` are this gateway's; `polling_interval_s` decides who is late.
+    """Puts the state together. `name` and `version` are this gateway's; `intervals` decide who is late.
 
     `last_seen` knows it better than the database, where it is written only from time to time.
     """
@@ -169,7 +170,7 @@ class Status:
         now: Callable[[], datetime],
         name: str,
         version: str,
-        polling_interval_s: int,
+        intervals: Intervals,
         routes: Callable[[], Sequence[RouteState]] = tuple,
         assigners: Callable[[], Awaitable[tuple[AssignerState, ...]]] = _nobody,
         prefetch: Callable[[], Sequence[PrefetchState]] = tuple,
@@ -181,7 +182,7 @@ class Status:
         self._now = now
         self._name = name
         self._version = version
-        self._patience = timedelta(seconds=_MISSED_POLLS * polling_interval_s)
+        self._intervals = intervals
         self._started = now()
         self._routes = routes
         self._assigners = assigners
@@ -222,7 +223,7 @@ class Status:
             attributes=node.attributes,
             first_seen=node.first_seen,
             last_seen=last_seen,
-            late=self._now() - last_seen > self._patience,
+            late=self._now() - last_seen > timedelta(seconds=_MISSED_POLLS * self._intervals.of(node.id)),
             accepts=node.accepts,
         )
 

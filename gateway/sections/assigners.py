@@ -26,8 +26,9 @@ class HawkbitSection:
     """One hawkBit server, or what speaks its DDI; it is the assigner `hawkbit:NAME`.
 
     It is shown `gateway_token` (a file), or the token of each target (`target_tokens`, a folder with a file for each controller
-    id); with neither, what `wan` shows. `repository` names whose `cms_roots` prove a bundle that no metadata lists.
-    `controller` makes a node's controller id; `gateway_controller` is that of the gateway itself, empty: it is no target.
+    id); with neither, `certificate` with `key` speaks, which may be shown in any case. `repository` names whose `cms_roots`
+    prove a bundle that no metadata lists. `controller` makes a node's controller id; `gateway_controller` is that of the gateway
+    itself, empty: it is no target.
     """
 
     name: Name
@@ -36,6 +37,8 @@ class HawkbitSection:
     tenant: _Tenant = "DEFAULT"
     gateway_token: ProvidedPath | None = None
     target_tokens: ProvidedPath | None = None
+    certificate: ProvidedPath | None = None
+    key: ProvidedPath | None = None
     controller: _Template = _NODE
     gateway_controller: _Controller = ""
     requests_per_s: _Rate = 20.0
@@ -88,4 +91,6 @@ def checked_hawkbit(sections: tuple[HawkbitSection, ...]) -> tuple[HawkbitSectio
     for section in sections:
         if section.gateway_token is not None and section.target_tokens is not None:
             raise ValueError(f"{section.name}: gateway_token and target_tokens exclude each other: name one")
+        if (section.certificate is None) != (section.key is None):
+            raise ValueError(f"{section.name}: certificate and key belong together: name both, or none")
     return sections

@@ -25,10 +25,10 @@ from update.provided import CODE_SIGNING, MAX_PROVIDED_BYTES
 
 SAMPLE = Path(__file__).parents[2] / "configs" / "gateway.toml"
 NO_DEFAULT = (
-    {"wan"}
+    {"wan", "south.polling"}
     | {f"repository.{key}" for key in ("name", "root", "upstreams", "rauc_certificate", "rauc_key")}
     | {f"route.{key}" for key in ("name", "prefix", "upstream", "kind")}
-    | {f"hawkbit.{key}" for key in ("name", "url", "repository", "gateway_token", "target_tokens")}
+    | {f"hawkbit.{key}" for key in ("name", "url", "repository", "gateway_token", "target_tokens", "certificate", "key")}
     | {f"wfx.{key}" for key in ("name", "url", "repository", "token", "certificate", "key")}
     | {f"probe.{key}" for key in ("name", "nodes", "url", "command")}
     | {f"swuforward.{key}" for key in ("name", "repository", "allowed", "credentials", "certificate", "key")}

@@ -1,10 +1,12 @@
 """The hawkBit servers of this gateway, built as they are configured."""
 
 import asyncio
+import ssl
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
 from gateway.config import GatewayConfig
 from gateway.fleet.takeover import Takeover
@@ -20,6 +22,7 @@ from gateway.north.spacing import Spacing
 from gateway.sections.assigners import HawkbitSection
 from update.wire import ddi
 from update.wire.http import Manner
+from update.wire.session import showing, wan_context
 
 Now = Callable[[], datetime]
 
@@ -45,12 +48,12 @@ def hawkbit_upstreams(
     config: GatewayConfig, tellers: dict[str, HawkbitTeller], takeover: Takeover, common: Common, now: Now
 ) -> Sequence[HawkbitUpstream]:
     """One of each server."""
-    tell = partial(_upstream, gateway=config.gateway.name, takeover=takeover, common=common, now=now)
-    return [tell(section, tellers[assigner_of(section)]) for section in config.hawkbit]
+    make = partial(_upstream, config=config, takeover=takeover, common=common, now=now)
+    return [make(section, tellers[assigner_of(section)]) for section in config.hawkbit]
 
 
 def _upstream(
-    section: HawkbitSection, teller: HawkbitTeller, *, gateway: str, takeover: Takeover, common: Common, now: Now
+    section: HawkbitSection, teller: HawkbitTeller, *, config: GatewayConfig, takeover: Takeover, common: Common, now: Now
 ) -> HawkbitUpstream:
     assigner = assigner_of(section)
     client = HawkbitClient(
@@ -59,7 +62,7 @@ def _upstream(
         section.tenant,
         _credential(section),
         Spacing(section.requests_per_s, now=asyncio.get_running_loop().time),
-        manner=Manner(line=common.line),
+        manner=Manner(line=common.line, tls=_certificate(section, config.wan.extra_ca)),
         artifact_hosts=frozenset(section.artifact_hosts),
     )
     unlisted = common.unlisted
@@ -74,10 +77,16 @@ def _upstream(
         server,
         Following(common.database, takeover, server),
         Delivery(common.database, client, assigner, now, controller=controller),
-        Gateway(gateway, version("fieldrelay"), section.gateway_controller),
+        Gateway(config.gateway.name, version("fieldrelay"), section.gateway_controller),
         now=now,
         controller=controller,
     )
+
+
+def _certificate(section: HawkbitSection, extra_ca: Path | None) -> ssl.SSLContext | None:
+    if section.certificate is None or section.key is None:
+        return None
+    return showing(wan_context(extra_ca), section.certificate, section.key)
 
 
 def _credential(section: HawkbitSection) -> Credential:

@@ -9,6 +9,7 @@ from gateway.database.records import Release
 from gateway.fleet.build import Fleet
 from gateway.fleet.digests import ContentDigests
 from gateway.fleet.fitness import OfferedIfFit, Offering
+from gateway.fleet.intervals import Intervals
 from gateway.south.ddi.agreement import Agreement
 from gateway.south.ddi.artifacts import Artifacts, Sender
 from gateway.south.ddi.rauc_headers import Streams
@@ -26,7 +27,7 @@ def ddi_parts(
     find: Callable[[TargetInfo], Path | None],
     now: Callable[[], datetime],
     *,
-    polling_s: int,
+    intervals: Intervals,
     offering: Offering | None = None,
 ) -> list[Part]:
     """Every resource of the controller, and what RAUC polls; `find` gives the verified file of a bundle, `sender` sends it."""
@@ -37,7 +38,7 @@ def ddi_parts(
     sums, offered = ContentDigests(database, file_of), OfferedIfFit(offering or AsOrdered(), fleet.fitness, fleet.progress)
     streams = Streams(fleet.sightings)
     return [
-        Ddi(fleet.progress, polling_s=polling_s, sums=sums, now=now, offering=offered),
+        Ddi(fleet.progress, intervals=intervals, sums=sums, now=now, offering=offered),
         Artifacts(fleet.progress, sender, sums=sums, offering=offered, streams=streams),
         RaucPolling(fleet.progress, fleet.sightings, offered, now),
         Agreement(fleet.confirmations, now),

@@ -27,6 +27,7 @@ from pydantic import BaseModel
 
 from gateway.database.records import Action, ActionState, Digests, Node, Release
 from gateway.fleet.fitness import Offering
+from gateway.fleet.intervals import Intervals
 from gateway.fleet.progress import Contact, Progress
 from gateway.fleet.windows import allowed, polling_s
 from gateway.south.ddi import told, views
@@ -55,20 +56,20 @@ class AsOrdered:
 
 
 class Ddi:
-    """The controller resources. `polling_s` is how often nodes shall ask; `offering` chooses what they are offered."""
+    """The controller resources. `intervals` is how often nodes shall ask; `offering` chooses what they are offered."""
 
     def __init__(
         self,
         progress: Progress,
         *,
-        polling_s: int,
+        intervals: Intervals,
         sums: Sums,
         now: Callable[[], datetime],
         offering: Offering | None = None,
     ) -> None:
         self._progress = progress
         self._offering = offering or AsOrdered()
-        self._polling_s = polling_s
+        self._intervals = intervals
         self._sums = sums
         self._now = now
 
@@ -93,7 +94,7 @@ class Ddi:
         links = views.links(place, contact.node, contact.action, release, now)
         if contact.installed is not None:
             links["installed_base"] = place.link(f"installedBase/{contact.installed}")
-        sleep_s = polling_s(None if contact.action is None else contact.action.terms, now, self._polling_s)
+        sleep_s = polling_s(None if contact.action is None else contact.action.terms, now, self._intervals.of(node.node))
         config = ddi.Config(polling=ddi.Polling(sleep=ddi.format_polling(sleep_s)))
         return _tagged(request, ddi.Root(config=config, links=ddi.RootLinks(**links)))
 

@@ -19,6 +19,7 @@ from gateway.database.engine import Database
 from gateway.database.queries import actions
 from gateway.edge import MAX_BODY_BYTES
 from gateway.fleet.chosen import ChosenModes, chosen_modes
+from gateway.fleet.intervals import Intervals
 from gateway.fleet.issuing import Verdict
 from gateway.fleet.judgement import Told
 from gateway.fleet.nodes import Assigner
@@ -59,7 +60,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def control(database: Database, shelf: Shelf, clock: Clock) -> Control:
-    status = Status(database, shelf, FixedSize(), now=clock, name="gw", version="0.1", polling_interval_s=10)
+    status = Status(database, shelf, FixedSize(), now=clock, name="gw", version="0.1", intervals=Intervals(10))
     return Control(status, Assigner(database, shelf, clock), Tokens(database, clock), shelf, ChosenModes(database))
 
 
@@ -198,7 +199,7 @@ async def test_what_is_no_command_is_refused_by_name(client: ControlClient, fold
 
 
 async def test_a_defect_is_told_without_its_story(database: Database, shelf: Shelf, clock: Clock, folder: Path) -> None:
-    status = Status(database, shelf, FixedSize(), now=clock, name="gw", version="0.1", polling_interval_s=10)
+    status = Status(database, shelf, FixedSize(), now=clock, name="gw", version="0.1", intervals=Intervals(10))
     broken = Control(status, Assigner(database, shelf, clock), Tokens(database, clock), None, ChosenModes(database))  # type: ignore[arg-type]  # the defect
     allowed = allowed_peers((), ())
     runner = await serve(control_application([broken], allowed), folder / "s", allowed)

@@ -6,6 +6,7 @@ import pytest
 from gateway.database.engine import Database
 from gateway.database.queries import nodes
 from gateway.database.records import Node
+from gateway.fleet.intervals import Intervals
 from gateway.fleet.presence import Presence
 from gateway.status import Status, StoreState
 from tests.builders.fleet import Clock, Shelf, register
@@ -123,7 +124,7 @@ async def test_a_node_that_was_just_here_is_not_shown_as_late(database: Database
         now=clock,
         name="gw",
         version="1",
-        polling_interval_s=300,
+        intervals=Intervals(300),
         last_seen=presence.last_seen,
     )
     shown: dict[str, tuple[datetime, bool]] = {node.id: (node.last_seen, node.late) for node in await status.nodes()}

@@ -16,6 +16,7 @@ from gateway.database.engine import Database
 from gateway.database.queries import actions
 from gateway.database.records import Action, ActionOutcome, ActionState, ClientKind, Handling, Release, Terms
 from gateway.fleet.build import Fleet, make_fleet
+from gateway.fleet.intervals import Intervals
 from gateway.fleet.issuing import Wish
 from gateway.fleet.telling import NOBODY
 from gateway.fleet.windows import UNTIL_TOLD
@@ -78,7 +79,7 @@ class Site:
 async def site(database: Database, shelf: Shelf, clock: Clock) -> AsyncIterator[Site]:
     fleet = make_fleet(database, shelf, clock, NOBODY, stuck_after_s=86400, verify_within_s=3600)
     token = await fleet.accounts.give_token("n1", ClientKind.RAUC)
-    parts = ddi_parts(database, fleet, Sent(), lambda _: None, clock, polling_s=90)
+    parts = ddi_parts(database, fleet, Sent(), lambda _: None, clock, intervals=Intervals(90))
     application = south_application(parts, open_to_all=[], credentials=Credentials(fleet.accounts))
     async with TestClient(TestServer(application)) as client:
         headers = {"Authorization": f"TargetToken {token}"}

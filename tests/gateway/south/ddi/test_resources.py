@@ -16,6 +16,7 @@ from gateway.database.engine import Database
 from gateway.database.queries import actions, nodes, reports
 from gateway.database.records import Action, ActionOutcome, ActionState, ClientKind, Digests, Node, Release
 from gateway.edge import MAX_BODY_BYTES
+from gateway.fleet.intervals import Intervals
 from gateway.fleet.nodes import Assigner, Order
 from gateway.fleet.progress import Progress
 from gateway.south.ddi.resources import Ddi
@@ -94,7 +95,7 @@ async def _json(response: ClientResponse) -> dict[str, object]:
 async def site(database: Database, shelf: Shelf, clock: Clock) -> AsyncIterator[Site]:
     await register(database, clock, "n1", "n2")
     form = Form()
-    part = Ddi(Progress(database, clock), polling_s=90, sums=NoSums(), now=clock, offering=form)
+    part = Ddi(Progress(database, clock), intervals=Intervals(90), sums=NoSums(), now=clock, offering=form)
     async with TestClient(TestServer(south_application([part], open_to_all=[], identify=by_header))) as client:
         yield Site(client, database, Assigner(database, shelf, clock), form)
 

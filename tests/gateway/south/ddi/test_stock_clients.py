@@ -14,6 +14,7 @@ from gateway.database.engine import Database
 from gateway.database.queries import actions, nodes, reports
 from gateway.database.records import Action, ActionOutcome, ActionState, ClientKind, Digests, End, Release, Terms
 from gateway.fleet.build import Fleet, make_fleet
+from gateway.fleet.intervals import Intervals
 from gateway.fleet.issuing import Wish
 from gateway.fleet.telling import NOBODY
 from gateway.fleet.windows import UNTIL_TOLD
@@ -97,7 +98,7 @@ async def site(database: Database, shelf: Shelf, clock: Clock) -> AsyncIterator[
         for name in tokens:
             await nodes.set_assigner(transaction, name, COMPANY)
     parts: list[Part] = [
-        Ddi(fleet.progress, polling_s=90, sums=Known(), now=clock),
+        Ddi(fleet.progress, intervals=Intervals(90), sums=Known(), now=clock),
         Artifacts(fleet.progress, Sent(), sums=Known(), offering=AsOrdered()),
         Agreement(fleet.confirmations, clock),
     ]
