@@ -35,6 +35,11 @@ DRIVERS: Final[Mapping[str, Kind]] = {
     "swupdate": Kind(
         "node_agent.drivers.installers.swupdate:SwupdateConfig", "node_agent.drivers.installers.swupdate:SwupdateDriver"
     ),
+    "swupdate-web": Kind(
+        "node_agent.drivers.swupdate_web.device:SwupdateWebConfig",
+        "node_agent.drivers.swupdate_web.device:SwupdateWebDriver",
+        switches=True,
+    ),
     "simulated": Kind("node_agent.drivers.simulated:SimulatedConfig", "node_agent.drivers.simulated:SimulatedDriver"),
 }
 

@@ -23,7 +23,7 @@ MEANINGS: Final[dict[str, str]] = {
     # node.toml
     "driver.kind": "`linux`: two slots of block devices or files; `swupdate`: the same, written by an installed SWUpdate; "
     "`rauc`: RAUC's service writes and switches the slots; "
-    "`simulated`: a device that exists only in its records.",
+    "`swupdate-web`: another device, through the webserver of its SWUpdate; `simulated`: a device that exists only in its records.",
     "bootloader.kind": "`uboot`: U-Boot's redundant environment by libubootenv's tools; `none`: the driver switches slots; "
     "`simulated`: a text file.",
     "repository.cms_intermediates": "PEM files with intermediate certificates of the signers.",
@@ -65,6 +65,21 @@ MEANINGS: Final[dict[str, str]] = {
     "driver.swupdate.slots.parts.device": "The device that bundles call it by, and that SWUpdate writes.",
     "driver.swupdate.slots.parts.path": "The block device or file where it is read back: the same device.",
     "driver.swupdate.slots.parts.required": "Whether a bundle without an image for it is refused.",
+    "driver.swupdate-web.url": "The device's webserver: `http://address:port`.",
+    "driver.swupdate-web.probe_url": "Where the device tells its version; this or `probe_command`.",
+    "driver.swupdate-web.probe_command": "A command here that prints the device's version; this or `probe_url`.",
+    "driver.swupdate-web.version_pattern": "A regular expression whose group is the version in that answer, line by line.",
+    "driver.swupdate-web.boot_id_pattern": "The same for a boot id, which proves a restart; empty: there is none.",
+    "driver.swupdate-web.selection": 'The selection "set,mode" by which a bundle is judged here, or empty.',
+    "driver.swupdate-web.confirm_command": "A command that confirms the device's version on trial; empty: it does that itself.",
+    "driver.swupdate-web.keep_previous": "Whether the bundle before is kept, to be installed again as the way back.",
+    "driver.swupdate-web.falls_back": "Whether the device's bootloader goes back by itself from what nobody confirms.",
+    "driver.swupdate-web.restarts_itself": "Whether it restarts after every upload, as without `run-postupdate = false`.",
+    "driver.swupdate-web.connect_timeout_s": "How long a connection, or an answer of the probe, may take.",
+    "driver.swupdate-web.install_timeout_s": "How long upload and installation may take.",
+    "driver.swupdate-web.silence_timeout_s": "How long the device may say nothing after the upload.",
+    "driver.swupdate-web.restart_timeout_s": "How long it may take to come back.",
+    "driver.swupdate-web.probe_interval_s": "The pause between two probes while it restarts.",
     "driver.simulated.slots": "The names of both slots.",
     "driver.simulated.selections": 'The selection "set,mode" of each, or empty.',
     "driver.simulated.broken": "What shall fail.",

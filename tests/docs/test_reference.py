@@ -24,7 +24,7 @@ def configuration_keys() -> Iterator[str]:
     """`section.key` of every row of the page on configuration."""
     section = ""
     for line in (FOLDER / "configuration.md").read_text().splitlines():
-        if heading := re.match(r"### `\[+([a-z_.]+)\]+`", line):
+        if heading := re.match(r"### `\[+([a-z_.-]+)\]+`", line):
             section = f"{heading[1]}."
         elif line.startswith("## "):
             section = ""

@@ -54,7 +54,8 @@ class Admission:
 
 def peer_of(request: web.Request) -> str:
     """The address that a request comes from, one of IPv4 as such; kept, since a cut connection does not tell any more."""
-    if (known := request.get(_PEER)) is not None:
+    known: str | None = request.get(_PEER)
+    if known is not None:
         return known
     transport = request.transport
     name = transport.get_extra_info("peername") if transport is not None else None

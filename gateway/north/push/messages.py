@@ -24,10 +24,10 @@ class Status(StrEnum):
 
 
 class Level(StrEnum):
-    """How serious a text is, as SWUpdate numbers it."""
+    """How serious a text is, as SWUpdate numbers it there: like syslog."""
 
-    ERROR = "1"
-    INFO = "3"
+    ERROR = "3"
+    INFO = "6"
 
 
 def status(value: Status) -> str:
