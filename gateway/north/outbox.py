@@ -1,7 +1,8 @@
 """Sending what was stored for one upstream: in order for each action, at least once, for as many days as it takes.
 
 1. A message that cannot be sent for trouble of the server is tried again later, ever more rarely, and so is everything after
-   it; one that the server refuses as malformed is given up with that reason, so that it does not hold back what comes after it.
+   it; one that the server refuses (malformed, beyond a quota) is given up with that reason, so that it does not hold back what
+   comes after it.
 2. What the server knows nothing of any more (`NotFoundError`) has been closed there: delivered.
 3. What is gathered waits a little (`not_before`), but never holds up the last word of its action.
 4. What the server is not ready for (`Later`) waits, and with it what comes after it in the same action.
@@ -20,7 +21,7 @@ from itertools import groupby
 from gateway.database.engine import Database
 from gateway.database.queries import outgoing
 from gateway.database.records import Outgoing
-from update.errors import ConfigurationError, FieldrelayError, NotFoundError, ProtocolError, StoreError, WireError
+from update.errors import ConfigurationError, FieldrelayError, ForbiddenError, NotFoundError, ProtocolError, StoreError, WireError
 
 _LOG = logging.getLogger(__name__)
 _EVERY_S = 2.0
@@ -116,7 +117,7 @@ class Outbox:
             words = await self._tell(message)
         except NotFoundError as error:
             words = f"closed there: {error}"
-        except ProtocolError as error:
+        except (ProtocolError, ForbiddenError) as error:
             _LOG.error("%s takes no message about action %s of %s: %s", self._upstream, message.source, message.node, error)
             words = f"given up: {error}"
         except (WireError, ConfigurationError) as error:

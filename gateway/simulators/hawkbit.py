@@ -32,10 +32,12 @@ class Faults:
     flooded: int = 0  # so many next requests are answered with 429, as its filter does: without a Retry-After
     unanswered: int = 0  # so many next messages are taken, and the connection is cut before the answer
     refusing: bool = False  # 401 for everything
+    absent: bool = False  # 404 for everything, as a proxy without a server behind it says it
     garbage: bool = False  # 200 with something that is no JSON
     held: asyncio.Event | None = None  # answers begin when it is set
     without_newer: bool = False  # as releases before confirmationBase and installedBase
     closed_status: int = 410  # what is closed: 410, or 404
+    takes_closed: bool = False  # what is closed takes words all the same, and can be read
     linked: str = ""  # links name this action, whichever it is
     elsewhere: str = ""  # artifacts are linked at this origin
     sized_off_by: int = 0  # artifacts are announced with so many bytes more
@@ -90,6 +92,8 @@ class HawkbitSimulator:
             await faults.held.wait()
         if faults.refusing or request.headers.get("Authorization") != f"GatewayToken {self.token}":
             return web.Response(status=401)
+        if faults.absent:
+            return web.Response(status=404)
         if faults.flooded:
             faults.flooded -= 1
             return web.Response(status=429)
@@ -203,7 +207,7 @@ class HawkbitSimulator:
 
     def _open(self, target: str, number: str) -> SimulatedAction:
         action = self.holdings.of(target, number)
-        if not action.active:
+        if not action.active and not self.faults.takes_closed:
             raise RefusedError(self.faults.closed_status, "hawkbit.server.error.repo.actionNotActive")
         return action
 

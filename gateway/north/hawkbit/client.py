@@ -8,13 +8,15 @@ Rules:
 2. One GatewayToken may act as any target; TargetTokens are one per node; with neither, the client certificate of the session
    speaks (hawkBit DDI, authentication).
 3. All requests of one client keep a distance in time, so that a thousand nodes stay under the server's limits.
-4. 404 and 410 about an action mean that the server has closed or withdrawn it: `NotFoundError`.
+4. 404 and 410 about an action mean that the server has closed or withdrawn it: `NotFoundError`. 403 means that it refuses
+   what it is told (a quota is used up), and says nothing about the action: `ForbiddenError`.
 """
 
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Protocol, TypeVar
 from urllib.parse import quote
 
@@ -23,7 +25,7 @@ from pydantic import BaseModel
 
 from gateway.north.spacing import SpacedLine, Spacing
 from update.chunks.ranges import Range
-from update.errors import NotFoundError, ProtocolError
+from update.errors import ForbiddenError, NotFoundError, ProtocolError, WireError
 from update.wire import ddi
 from update.wire.ddi_confirmation import ConfirmationAction, ConfirmationFeedback, Installed
 from update.wire.download import Sink, download
@@ -171,7 +173,7 @@ class HawkbitClient:
         await self._spacing.wait()
         async with exchange(self._session, "GET", url, manner, headers=_JSON, small=True, redirects=False) as response:
             if response.status != 200:
-                raise refusal(response)
+                raise _refusal(response)
             return ddi.decode(model, await read_bounded(response, max_bytes, manner), max_bytes=max_bytes)
 
     async def _send(self, method: str, controller: str, path: str, message: BaseModel) -> None:
@@ -182,7 +184,7 @@ class HawkbitClient:
             self._session, method, url, manner, headers=_JSON, body=body, small=True, redirects=False
         ) as response:
             if response.status not in _TAKEN:
-                raise refusal(response)
+                raise _refusal(response)
 
     def _url(self, controller: str, path: str) -> str:
         return f"{self._root}/{quote(controller, safe='')}{'/' if path else ''}{path}"
@@ -201,6 +203,13 @@ class HawkbitClient:
     def _shown(self, controller: str) -> Manner:
         header = self._credential.header(controller)
         return replace(self._manner, headers={**self._manner.headers, "Authorization": header}) if header else self._manner
+
+
+def _refusal(response: aiohttp.ClientResponse) -> WireError:
+    """Rule 4."""
+    if response.status == HTTPStatus.FORBIDDEN:
+        return ForbiddenError(f"{response.url} refuses this ({response.status}): a quota of the server is used up")
+    return refusal(response)
 
 
 def _number(link: ddi.Link | None) -> str:

@@ -1,7 +1,8 @@
 """Telling hawkBit what was stored for it (`north.outbox`), with exactly one last word.
 
 1. A last word that was sent before, and whose answer was not seen, may have arrived: the server is asked first whether the
-   action is still open. 404 and 410 mean that it has been closed there: delivered.
+   action is still open. 404 and 410 mean that it has been closed there: delivered. Only from hawkBit: who knows no target at
+   all is something in between, and is told nothing.
 2. A cancellation that the server does not know of is told as a failure: here the action was let go of all the same.
 3. A server without `installedBase` learns what came by hand from attributes.
 """
@@ -16,7 +17,7 @@ from gateway.database.records import Matter, Outgoing
 from gateway.north.hawkbit.client import HawkbitClient
 from gateway.north.hawkbit.telling import closed, feedback_of
 from gateway.north.outbox import Delivered, Outbox
-from update.errors import FieldrelayError, NotFoundError, ProtocolError
+from update.errors import FieldrelayError, NotFoundError, ProtocolError, UnreachableError
 from update.wire import ddi
 from update.wire.ddi_confirmation import ConfirmationFeedback
 
@@ -52,6 +53,20 @@ class Delivery:
     async def _tell(self, message: Outgoing) -> str:
         """Send it; words where it did not go as it was meant."""
         controller = self._controller(message.node)
+        try:
+            return await self._send(message, controller)
+        except NotFoundError:
+            await self._check_that_it_is_hawkbit(controller)
+            raise
+
+    async def _check_that_it_is_hawkbit(self, controller: str) -> None:
+        """HawkBit registers what it does not know."""
+        try:
+            await self._client.root(controller)
+        except NotFoundError as error:
+            raise UnreachableError(f"the server answers, but not as hawkBit would: {error}") from error
+
+    async def _send(self, message: Outgoing, controller: str) -> str:
         if message.final and message.attempts and not await self._client.is_open(controller, message.source):
             return "it had arrived before"
         match message.matter:

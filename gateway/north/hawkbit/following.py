@@ -3,7 +3,8 @@
 1. What waits is taken over (`fleet.takeover`) before the node hears of it: fetched, proved, and admitted for this node. What is
    refused is told as a failure with its reason, once. Trouble that may pass is tried again at the next poll.
 2. A document that was understood is not read again before its link changes.
-3. What ended here and is open there was not understood there: its end is told again, unless that is under way.
+3. What ended here and is open there was not understood there: its end is told again, unless that is under way; not for ever, for
+   a server that has no room for it (a quota is used up) will not take it later.
 4. A cancellation of what was never taken over, or has ended, is answered at once.
 5. An action of ours that the server links no longer, with nothing else in its place, is asked for: where the server does not
    know it any more it is withdrawn here.
@@ -15,7 +16,7 @@ from functools import partial
 
 from gateway.database.engine import Database
 from gateway.database.queries import actions, contacts, outgoing
-from gateway.database.records import Action, ActionState, Node
+from gateway.database.records import Action, ActionState, Node, Outgoing
 from gateway.fleet.issuing import Assignment, Verdict, Wish
 from gateway.fleet.takeover import Takeover
 from gateway.north.hawkbit.client import HawkbitClient, Standing
@@ -34,6 +35,7 @@ from update.errors import (
 from update.wire import ddi
 
 _LOG = logging.getLogger(__name__)
+_TRIES_OF_END = 5
 _TRIES_OF_CONTENT = 3
 """Bytes that are not those that were announced may have been damaged on their way; not for ever."""
 
@@ -150,15 +152,20 @@ class Following:
 
     async def _repeat(self, action: Action) -> None:
         """Rule 3."""
-        if action.end is None or await self._is_told(action.node, action.source):
+        if action.end is None or len(await self._ends_told(action.node, action.source)) >= _TRIES_OF_END:
+            return
+        if await self._is_told(action.node, action.source):
             return
         async with self._database.writing() as transaction:
             await self._server.teller.repeated(transaction, action, action.end)
 
     async def _is_told(self, node: str, source: str) -> bool:
+        return any(each.delivered is None for each in await self._ends_told(node, source))
+
+    async def _ends_told(self, node: str, source: str) -> list[Outgoing]:
         async with self._database.reading() as transaction:
             told = await outgoing.of_action(transaction, self._server.name, node, source)
-        return any(each.final and each.delivered is None for each in told)
+        return [each for each in told if each.final]
 
 
 class _MalformedError(FieldrelayError):

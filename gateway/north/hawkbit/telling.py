@@ -64,7 +64,7 @@ class HawkbitTeller:
         """Tell that somebody at the node agreed, or did not."""
         word = Answer.CONFIRMED if confirmed else Answer.DENIED
         said = ConfirmationFeedback(confirmation=word, details=tuple(line[:LONGEST_LINE] for line in details[:MOST_LINES]))
-        report, body = f"answer {action.id} {self._now().isoformat()}", said.model_dump(mode="json", exclude_none=True)
+        report, body = f"answer {action.id} {word} {self._now().isoformat()}", said.model_dump(mode="json", exclude_none=True)
         await self._add(transaction, action, report, body, matter=Matter.CONFIRMATION)
 
     async def installed(self, transaction: Transaction, node: Node, name: str, version: str) -> None:
