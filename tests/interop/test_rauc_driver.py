@@ -93,6 +93,20 @@ async def test_a_killed_agent_leaves_an_installation_that_the_next_one_waits_for
     assert (written.slot, (await driver.slots())[1].version) == ("b", "3.0")
 
 
+async def test_two_installations_are_made_one_after_the_other(tmp_path: Path, board: RaucBoard, releases: RaucReleases) -> None:
+    """RAUC refuses the second one, and even says that it is idle then."""
+    service = RaucBus(board.device.address, 30.0, 30.0)
+    first = asyncio.create_task(service.install(releases(2).bundle.file, lambda _percent: None, _PATIENCE_S))
+    await _held(tmp_path)
+    second = asyncio.create_task(service.install(releases(3).bundle.file, lambda _percent: None, _PATIENCE_S))
+    done, _ = await asyncio.wait({first, second}, timeout=0.5)
+    assert not done
+    (tmp_path / "go").touch()
+    await first
+    await second
+    assert board.device.slot("b").startswith(releases(3).root)
+
+
 async def test_a_refusal_of_rauc_comes_with_its_reason_and_nothing_starts_from_it(
     tmp_path: Path, board: RaucBoard, releases: RaucReleases
 ) -> None:

@@ -1,6 +1,7 @@
 """The driver `swupdate` where things go wrong around the real daemon: gone, interrupted, refusing."""
 
 import asyncio
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -12,13 +13,15 @@ import pytest
 from node_agent.drivers.driver import SlotState
 from node_agent.drivers.installers import swupdate
 from tests.contract.devices import Device, quiet
-from tests.contract.swupdate_devices import SwupdateDaemon, SwupdateReleases, device_at, swupdate_device
+from tests.contract.swupdate_devices import SELECTIONS, SwupdateDaemon, SwupdateReleases, device_at, swupdate_device
 from tests.node_agent.doubles import NoChunks
+from tests.peers import need_tool
 from update.errors import HandlerError
 
 pytestmark = pytest.mark.interop
 
 _PATIENCE_S = 60.0
+ROOT = Path(__file__).parents[2]
 Blocks = Callable[[Path, Callable[[int, int], None]], Iterator[bytes]]
 
 
@@ -77,6 +80,36 @@ async def test_an_agent_that_ends_in_the_middle_leaves_nothing_and_the_next_writ
         assert ((await device.driver.slots())[1].state, device.content("b")) == (SlotState.EMPTY, empty)
         await device.driver.write(releases(2).bundle, NoChunks(), quiet)
     assert (await device.driver.slots())[1].state is SlotState.PENDING
+
+
+_AGENT = """
+import asyncio, sys, time
+from node_agent.programs import run_program
+
+def torso():
+    yield open(sys.argv[1], "rb").read()[:700_000]
+    print("halfway", flush=True)
+    time.sleep(600)
+
+asyncio.run(run_program(sys.argv[2:], timeout_s=600, environment={}, feed=torso()))
+"""
+
+
+async def test_the_client_of_a_killed_agent_hands_over_a_torso_that_swupdate_refuses(
+    device: Device, sockets: Path, releases: SwupdateReleases
+) -> None:
+    empty = device.content("b")
+    client = ["env", f"TMPDIR={sockets}", need_tool("swupdate-client"), "-e", SELECTIONS["b"]]
+    with SwupdateDaemon(sockets).serving():
+        agent = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _AGENT, releases(2).bundle.file, *client, cwd=ROOT, stdout=asyncio.subprocess.PIPE
+        )
+        assert agent.stdout is not None
+        assert await agent.stdout.readline() == b"halfway\n"
+        agent.kill()
+        await agent.wait()
+        await device.driver.write(releases(3).bundle, NoChunks(), quiet)
+    assert ((await device.driver.slots())[1].version, device.content("b") == empty) == ("3.0", False)
 
 
 async def test_a_daemon_that_ends_in_the_middle_is_an_error_and_the_next_write_succeeds(

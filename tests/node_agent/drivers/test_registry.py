@@ -4,7 +4,7 @@ import pytest
 
 from node_agent.drivers.driver import Surroundings
 from node_agent.drivers.linux import LinuxConfig, LinuxDriver
-from node_agent.drivers.registry import BOOTLOADERS, DRIVERS, Kind, make_bootloader, make_driver, resolve
+from node_agent.drivers.registry import BOOTLOADERS, DRIVERS, Kind, check_pair, make_bootloader, make_driver, resolve
 from tests.builders.bundles import DEMO
 from tests.contract.boards import simulated_board
 from update.durable import Disk
@@ -63,6 +63,25 @@ def test_a_mistake_is_named_by_its_key(
 ) -> None:
     with pytest.raises(ConfigurationError, match=key.replace(".", r"\.")):
         make_driver(kind, options, tmp_path, surroundings)
+
+
+@pytest.mark.parametrize("pair", [("linux", "uboot"), ("swupdate", "uboot"), ("simulated", "simulated"), ("rauc", "none")])
+def test_drivers_have_the_bootloader_that_they_need(pair: tuple[str, str]) -> None:
+    check_pair(*pair)
+
+
+@pytest.mark.parametrize(
+    ("pair", "reason"),
+    [
+        (("linux", "none"), "needs a bootloader"),
+        (("swupdate", "none"), "needs a bootloader"),
+        (("rauc", "uboot"), 'kind = "none"'),
+        (("windows", "uboot"), "no driver is called"),
+    ],
+)
+def test_drivers_without_theirs_or_with_one_too_many_are_refused(pair: tuple[str, str], reason: str) -> None:
+    with pytest.raises(ConfigurationError, match=reason):
+        check_pair(*pair)
 
 
 def test_a_mistake_in_the_bootloader_is_named_too(tmp_path: Path) -> None:
