@@ -1,6 +1,6 @@
-"""`make interop-tools`: the real servers that the interop tests run against. Nothing of them is ever committed.
+"""`make interop-tools`: the real servers and clients that the interop tests run against. Nothing of them is ever committed.
 
-Both are had through the ordinary clients of their registries (Maven; Go's module proxy), pinned by digests, and kept under
+All are had through the ordinary clients of their registries (Maven; Go's module proxy; pip), pinned by digests, and kept under
 `build/interop` (90 MB). What is there already is not fetched again; what was broken off goes on where it was. Some 170 MB
 travel (240 MB where Go is too old); it takes 90 s of processor time.
 """
@@ -10,14 +10,15 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
-from tests.interop.servers import hawkbit_parts, wfx_parts
+from tests.interop.servers import hawkbit_parts, rauc_hawkbit_parts, wfx_parts
 from tests.interop.servers.steps import CannotInstallError
 
 _LINES = Lock()
+_MODULES = (hawkbit_parts, wfx_parts, rauc_hawkbit_parts)
 
 
 def main() -> int:
-    """Install both at once: the one waits for the network, the other for the compiler."""
+    """Install them two at once: the one waits for the network, the other for the compiler."""
     started = time.monotonic()
 
     def say(line: str) -> None:
@@ -26,13 +27,13 @@ def main() -> int:
 
     failures = 0
     with ThreadPoolExecutor(max_workers=2) as pool:
-        for task in [pool.submit(module.install, say) for module in (hawkbit_parts, wfx_parts)]:
+        for task in [pool.submit(module.install, say) for module in _MODULES]:
             try:
                 task.result()
             except CannotInstallError as error:
                 say(str(error))
                 failures += 1
-    say("the real servers are there" if failures == 0 else f"{failures} of 2 could not be had")
+    say("the real peers are there" if failures == 0 else f"{failures} of {len(_MODULES)} could not be had")
     return min(failures, 1)
 
 

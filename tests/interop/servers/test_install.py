@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.servers import hawkbit_parts, install, wfx_parts
+from tests.interop.servers import hawkbit_parts, install, rauc_hawkbit_parts, wfx_parts
 from tests.interop.servers.steps import CannotInstallError, program, run
 
 COPIES_JUNK = """#!/bin/sh
@@ -29,10 +29,11 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-    for module in (hawkbit_parts, wfx_parts):
+    for module in (hawkbit_parts, wfx_parts, rauc_hawkbit_parts):
         monkeypatch.setattr(module, "_MARK", tmp_path / f"{module.__name__}.mark")
     monkeypatch.setattr(hawkbit_parts, "_FOLDER", tmp_path / "hawkbit")
     monkeypatch.setattr(hawkbit_parts, "_JARS", tmp_path / "hawkbit" / "lib")
+    monkeypatch.setattr(rauc_hawkbit_parts, "PYTHON", tmp_path / "python3")
     monkeypatch.setattr(wfx_parts, "_GO", tmp_path / "go")
     monkeypatch.setattr(wfx_parts, "PROGRAM", tmp_path / "wfx" / "wfx")
     return folder
@@ -103,4 +104,13 @@ def test_one_server_that_cannot_be_had_does_not_keep_from_the_other(programs: Pa
     said = capsys.readouterr().out
     assert "no network" in said
     assert "wfx v0.6.0: is there" in said
-    assert "1 of 2 could not be had" in said
+    assert "python3-gi" in said
+    assert "2 of 3 could not be had" in said
+
+
+@pytest.mark.parametrize(("says", "words"), [("exit 1", "cannot import gi"), ("echo 2.7", "is Python 2.7, our own is")])
+def test_another_python_than_ours_does_not_run_the_client(programs: Path, says: str, words: str) -> None:
+    have(programs.parent, "python3", f"#!/bin/sh\n{says}\n")
+    with pytest.raises(CannotInstallError, match=words):
+        rauc_hawkbit_parts.install(print)
+    assert not rauc_hawkbit_parts.is_installed()
