@@ -149,6 +149,10 @@ class Management:
         async with self._session.post(f"{self._url}/softwaremodules/{module}/artifacts", data=form) as response:
             return Artifact.model_validate(await _answer(response))
 
+    async def delete_artifact(self, module: int, artifact: Artifact) -> None:
+        """Take a file from a module, also while devices have it assigned."""
+        await self._ask("DELETE", f"softwaremodules/{module}/artifacts/{artifact.id}")
+
     async def describe_module(self, module: int, metadata: Mapping[str, str]) -> None:
         """Metadata that devices see."""
         entries = [{"key": key, "value": value, "targetVisible": True} for key, value in metadata.items()]

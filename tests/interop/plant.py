@@ -80,13 +80,14 @@ class Deployed:
 
 @dataclass(slots=True)
 class Plant:
-    """The parts. `place` is what bundles write to, as far as the nodes can tell."""
+    """The parts. `place` is what bundles write to, as far as the nodes can tell, `source` what their deltas read."""
 
     folder: Path
     prefix: str
     appliance: Appliance
     nodes: dict[str, StockNode]
     place: Path
+    source: Path
 
     def target(self, node: str) -> str:
         """The controller id of a node."""
@@ -106,6 +107,12 @@ class Plant:
     ) -> dict[str, Deployed]:
         """Assign one set to several nodes, once they are targets."""
         number = await operator.publish(f"firmware-{uuid4().hex}", "1.2", "os.swu", bundle)
+        return await self.assign_to(operator, names, number, window=window)
+
+    async def assign_to(
+        self, operator: Management, names: Sequence[str], number: int, *, window: Window | None = None
+    ) -> dict[str, Deployed]:
+        """Assign a set to several nodes, once they are targets."""
         found = {}
         for name in names:
             target = self.target(name)
@@ -145,12 +152,13 @@ async def plant(folder: Path, url: str, names: Sequence[str], *, slot_bytes: int
         more=f'[[hawkbit]]\nname = "company"\nurl = "{url}"\nrepository = "plant"\ngateway_token = "token"\n'
         f'controller = "{prefix}{{node}}"\nrequests_per_s = 100\n',
     )
-    place = folder / "device"
+    place, source = folder / "device", folder / "source"
     place.touch()
-    ground = Ground(place, pki.anchors, appliance.state.authority[0], appliance.south_port)
+    source.touch()
+    ground = Ground(place, source, pki.anchors, appliance.state.authority[0], appliance.south_port, appliance.port)
     tokens = await _admit(appliance, names)
     made = {name: StockNode(folder / name, name, token, ground, slot_bytes=slot_bytes) for name, token in tokens.items()}
-    yield Plant(folder, prefix, appliance, made, place)
+    yield Plant(folder, prefix, appliance, made, place, source)
 
 
 async def _admit(appliance: Appliance, names: Sequence[str]) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 - It sees no network but one port of its own loopback, and what comes there is passed on to the gateway (`Link`): many run at
   once, and the way to the gateway can be made slow.
-- The bundle writes `place`, where every node has a file of its own.
+- The bundle writes `place`, where every node has a file of its own; a delta takes what it can from `source`, another one.
+- With `proxied` it comes to the gateway's plain listener by `http_proxy`; DDI goes by https, past the proxy.
 - `restart` is what a bootloader does with what was installed: the trial begins (`ustate` 2), or it fell back (`ustate` 3).
 - A swupdate that was asked to end has been seen to hang: it is killed.
 """
@@ -28,24 +29,31 @@ FELL_BACK: Final = "3"
 _PORT = 8443
 _LAUNCHER = Path(__file__).with_name("swupdate_launch.py")
 _BLOCK_BYTES = 16 << 10
+_TLS = b"\x16"
+"""What a TLS handshake begins with."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What all nodes of a test have: where bundles write, whom they trust, and where the gateway is."""
+    """What all nodes of a test have: where bundles write and deltas read, whom they trust, and where the gateway is."""
 
     place: Path
+    source: Path
     anchors: Path
     site_ca: Path
     gateway_port: int
+    plain_port: int
 
 
 class Link:
-    """Passes connections on to `port`; `bytes_per_s` limits what comes back on each of them, 0: as fast as it goes."""
+    """Passes connections on to `port`, and those without TLS to `plain_port`.
 
-    def __init__(self, port: int) -> None:
+    `bytes_per_s` limits what comes back on each of them, 0: as fast as it goes.
+    """
+
+    def __init__(self, port: int, plain_port: int) -> None:
         self.bytes_per_s = 0
-        self._port = port
+        self._port, self._plain_port = port, plain_port
         self._busy: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -71,8 +79,11 @@ class Link:
     async def _pass_on(self, reader: StreamReader, writer: StreamWriter) -> None:
         try:
             with suppress(OSError):  # the gateway is down, or one of both ends went away
-                back, forth = await asyncio.open_connection("127.0.0.1", self._port)
+                first = await reader.read(_BLOCK_BYTES)
+                port = self._port if first.startswith(_TLS) else self._plain_port
+                back, forth = await asyncio.open_connection("127.0.0.1", port)
                 try:
+                    forth.write(first)
                     await asyncio.gather(self._pump(reader, forth), self._pump(back, writer, slowly=True))
                 finally:
                     forth.transport.abort()
@@ -99,7 +110,10 @@ class StockNode:
         self.slot = folder / "slot"
         self.slot.write_bytes(BLANK * slot_bytes)
         self.environment = BootEnvironment(folder, ustate="0")
-        self.link = Link(ground.gateway_port)
+        self.source = folder / "source"
+        self.source.write_bytes(BLANK * slot_bytes)
+        self.proxied = False
+        self.link = Link(ground.gateway_port, ground.plain_port)
         self._folder, self._ground = folder, ground
         self._configuration = folder / "swupdate.cfg"
         self._configuration.write_text(
@@ -149,5 +163,6 @@ class StockNode:
         command = [self._tool, "-v", "-B", "uboot", "-f", str(self._configuration), "-k", str(self._ground.anchors)]
         command += ["--cert-purpose", "codeSigning", "-H", "demo:1.0", "-u", server]
         mounts = [[str(self.environment.etc), "/etc"], [str(self.slot), str(self._ground.place)]]
-        order = {"control": control.fileno(), "mounts": mounts, "port": _PORT, "proxy": False, "command": command}
+        mounts.append([str(self.source), str(self._ground.source)])
+        order = {"control": control.fileno(), "mounts": mounts, "port": _PORT, "proxy": self.proxied, "command": command}
         return [*self._namespaces, sys.executable, str(_LAUNCHER), json.dumps(order)]

@@ -33,13 +33,15 @@ from update.wire.ranged import Spare
 
 _LOG = logging.getLogger(__name__)
 
-CHECK_S: Final = 60.0
+CHECK_S: Final = 20.0
 AWAY_S: Final = 300.0
 PATIENCE_S: Final = 5.0
 """So long whoever asks waits for a look; it goes on without him."""
 MAX_BODIES: Final = 256
 MAX_PLACES: Final = 16
 """Of one body; each is good for all nodes."""
+MAX_FRONT_BYTES: Final = 1 << 20
+"""Of a header that was compared and is kept until the relay asks for it."""
 _MAX_ASKED = 4
 _NEVER = float("-inf")
 
@@ -84,6 +86,7 @@ class HawkbitBodies:
         self._clock = clock
         self._places: OrderedDict[ZckHeader, list[Place]] = OrderedDict()
         self._matched: dict[ZckHeader, Digest] = {}
+        self._fronts: dict[ZckHeader, bytes] = {}
         self._looks: SingleFlight[ZckHeader, None] = SingleFlight()
 
     def note(self, client: Client, controller: str, action: str, wanted: Iterable[Body], artifacts: Sequence[Artifact]) -> None:
@@ -96,7 +99,9 @@ class HawkbitBodies:
             if places := [*new, *kept][:MAX_PLACES]:
                 self._places[body.header] = places
         while len(self._places) > MAX_BODIES:
-            self._matched.pop(self._places.popitem(last=False)[0], None)
+            header, _ = self._places.popitem(last=False)
+            self._matched.pop(header, None)
+            self._fronts.pop(header, None)
 
     async def look(self, info: TargetInfo) -> None:
         """Find out whether a body is there, unless that was done a moment ago; trouble is logged."""
@@ -111,9 +116,9 @@ class HawkbitBodies:
                     await self._looks.share(header, lambda: self._look(header))
 
     def sources_of(self, info: TargetInfo) -> tuple["ArtifactSource", ...]:
-        """Every target that has the artifact, those that failed lately last."""
-        places = sorted(self._there(info), key=self._is_away)
-        return tuple(ArtifactSource(each, self, self._habits.of(each.client.url)) for each in places)
+        """Every target that has the artifact: those that were looked at last first, those that failed lately last."""
+        places = sorted(self._there(info), key=lambda each: (self._is_away(each), -each.checked_s))
+        return tuple(ArtifactSource(each, info.custom.zck_header, self, self._habits.of(each.client.url)) for each in places)
 
     def reachable(self, info: TargetInfo) -> tuple[str, ...]:
         """Where it could be had lately."""
@@ -122,6 +127,12 @@ class HawkbitBodies:
     async def close(self) -> None:
         """End what is under way."""
         await self._looks.close()
+
+    def front(self, header: ZckHeader | None, ranges: Sequence[Range]) -> bytes | None:
+        """The header, if it is asked for and was compared before: given out once, for the relay keeps it."""
+        if header is None or tuple(ranges) != (Range(0, header.length),):
+            return None
+        return self._fronts.pop(header, None)
 
     def failed(self, place: Place) -> None:
         """It did not do what it should."""
@@ -186,7 +197,10 @@ class HawkbitBodies:
         async with aclosing(reading) as pieces:
             async for offset, piece in pieces:
                 raw[offset:] = piece
-        return digest_of(bytes(raw)) == header.sha256
+        same = digest_of(bytes(raw)) == header.sha256
+        if same and len(raw) <= MAX_FRONT_BYTES:
+            self._fronts[header] = bytes(raw)
+        return same
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +208,7 @@ class ArtifactSource:
     """One target's artifact, as the relay asks for it."""
 
     place: Place
+    header: ZckHeader | None
     bodies: HawkbitBodies
     peer: Peer
 
@@ -210,6 +225,9 @@ class ArtifactSource:
     async def read_ranges(self, ranges: Sequence[Range], spare: Spare | None = None) -> AsyncGenerator[tuple[int, bytes], None]:
         """Yield (offset, bytes) covering `ranges`, each range from its start. Errors: `WireError`."""
         place = self.place
+        if (front := self.bodies.front(self.header, ranges)) is not None:
+            yield 0, front
+            return
         reading = place.client.read_ranges(place.controller, self.name, ranges, peer=self.peer, spare=spare)
         try:
             async with aclosing(reading) as pieces:

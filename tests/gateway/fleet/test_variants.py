@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.database.records import Action, ActionState, ClientKind, Commit, Node, Release, Running
+from gateway.fleet.unlisted import MAX_RELEASES, Unlisted, unlisted_info
 from gateway.fleet.variants import (
     ABSENT,
     WHOLE,
@@ -29,7 +30,7 @@ from update.digest import digest_of
 from update.durable import Disk
 from update.identity import Hardware
 from update.publish.images import write_zchunk, zck_header
-from update.trust.verified import TargetInfo
+from update.trust.verified import Provenance, TargetInfo
 
 
 def index_of(folder: Path, name: str, content: bytes) -> HeaderIndex:
@@ -208,6 +209,71 @@ async def test_who_chooses_for_itself_is_offered_what_was_ordered(kind: ClientKi
 async def test_what_is_no_longer_listed_is_offered_as_it_was_ordered() -> None:
     variants = Variants(Shelf({"plant": [FULL]}), Told({}))
     assert await variants.offered(node(ClientKind.SWUPDATE, Running()), action(DELTA)) == action(DELTA).release
+
+
+def unlisted(name: str) -> Release:
+    """A bundle that only its own signature proves."""
+    return Release("plant", name, digest_of(name.encode()), 1000, "2", Provenance.CMS)
+
+
+WHOLE_CMS, DELTA_CMS = unlisted("two.swu"), unlisted("one.swu")
+
+
+def wanted(release: Release) -> Action:
+    return replace(action(FULL), release=release)
+
+
+async def test_of_an_unlisted_release_in_two_forms_the_delta_is_offered_while_it_can_be_completed() -> None:
+    forms, delta, whole = Unlisted(), unlisted_info(DELTA_CMS), unlisted_info(WHOLE_CMS)
+    forms.note(WHOLE_CMS.sha256, is_delta=False)
+    forms.join(WHOLE_CMS, DELTA_CMS)
+    told = Told({whole: WHOLE, delta: GOOD})
+    variants = Variants(Shelf({"plant": [OLD]}), told, forms)
+    stock = node(ClientKind.SWUPDATE, Running("1"))
+    assert await variants.offered(stock, wanted(WHOLE_CMS)) == DELTA_CMS
+    told.outlooks[delta] = BROKEN
+    assert await variants.offered(stock, wanted(WHOLE_CMS)) == WHOLE_CMS
+    told.outlooks[whole] = ABSENT
+    assert await variants.offered(stock, wanted(WHOLE_CMS)) is None
+    assert await variants.offered(node(ClientKind.RAUC, Running("1")), wanted(WHOLE_CMS)) == WHOLE_CMS
+
+
+async def test_an_unlisted_delta_without_a_whole_bundle_is_offered_only_while_it_can_be_completed() -> None:
+    forms, delta = Unlisted(), unlisted_info(DELTA_CMS)
+    told = Told({delta: BROKEN})
+    variants = Variants(Shelf({"plant": []}), told, forms)
+    stock = node(ClientKind.SWUPDATE, Running())
+    assert await variants.offered(stock, wanted(DELTA_CMS)) is None
+    told.outlooks[delta] = GOOD
+    assert await variants.offered(stock, wanted(DELTA_CMS)) == DELTA_CMS
+
+
+async def test_an_unlisted_bundle_that_is_known_to_be_whole_needs_no_look() -> None:
+    forms, told = Unlisted(), Told({})
+    forms.note(WHOLE_CMS.sha256, is_delta=False)
+    variants = Variants(Shelf({"plant": []}), told, forms)
+    assert await variants.offered(node(ClientKind.SWUPDATE, Running()), wanted(WHOLE_CMS)) == WHOLE_CMS
+    assert told.asked == []
+
+
+async def test_what_a_node_runs_is_known_in_both_forms_of_an_unlisted_release() -> None:
+    before, old_delta = unlisted("before.swu"), unlisted("before-delta.swu")
+    forms, delta = Unlisted(), unlisted_info(DELTA_CMS)
+    forms.join(before, old_delta)
+    told = Told({delta: GOOD})
+    variants = Variants(Shelf({"plant": []}), told, forms)
+    await variants.offered(node(ClientKind.SWUPDATE, Running("1", before.sha256)), wanted(DELTA_CMS))
+    assert told.asked == [(delta, (unlisted_info(before), unlisted_info(old_delta)))]
+
+
+def test_what_is_known_of_unlisted_releases_is_bounded() -> None:
+    forms = Unlisted()
+    for number in range(MAX_RELEASES + 3):
+        forms.note(unlisted(f"{number}").sha256, is_delta=False)
+        forms.join(unlisted(f"{number}"), unlisted(f"{number} delta"))
+    assert not forms.is_whole(unlisted("0"))
+    assert forms.forms(unlisted("0")) == (unlisted("0"),)
+    assert (len(forms._is_delta), len(forms._joined)) == (MAX_RELEASES, MAX_RELEASES)
 
 
 def rdiff_from(base: TargetInfo, path: str = "os/rdiff-2.swu") -> TargetInfo:
