@@ -5,26 +5,25 @@ committed survives a power loss (sqlite.org/pragma.html#pragma_synchronous); for
 handling is switched off, because it begins a transaction only at the first change: a transaction that reads before it
 writes could then find itself unable to write. A unit of work that writes takes the write lock at once instead.
 
-What every poll of every node asks is a few rows by their keys. SQLite has them in memory, and handing a question to the
-driver's thread and back costs eight times what answering it takes (measured): such a *look* is done in place, through a
-connection of its own that can only read. With WAL it waits for nobody.
+What every poll of every node asks is a few rows by their keys: such a *look* is done in place (`near.py`).
 
 PostgreSQL needs none of this; its URL is `postgresql+asyncpg://...`.
 """
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, nullcontext
 from pathlib import Path
 from typing import Self, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine, event
+from sqlalchemy import URL, Connection, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from gateway.database.near import Near
 from gateway.database.schema import upgrade
 from update.errors import BusyError, ConfigurationError, CorruptError, FieldrelayError, NoSpaceError, StoreError
 
@@ -40,7 +39,6 @@ _SQLITE_PRAGMAS = (
     "PRAGMA foreign_keys=ON",
     f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}",
 )
-_LOOK_PRAGMAS = ("PRAGMA query_only=ON", "PRAGMA busy_timeout=0")
 _WRITING = "fieldrelay_writing"
 _Seen = TypeVar("_Seen")
 
@@ -92,8 +90,7 @@ class Database:
             async with self.reading() as transaction:
                 return await transaction.run_sync(read)
         try:
-            with self._near.connect() as view, view.begin():
-                return read(view)
+            return self._near.look(read)
         except DBAPIError as error:
             raise _named(error.orig) from error
 
@@ -111,7 +108,7 @@ class Database:
         """Close all connections."""
         await self._engine.dispose()
         if self._near is not None:
-            self._near.dispose()
+            self._near.close()
 
 
 def _make_engine(url: str) -> AsyncEngine:
@@ -128,15 +125,11 @@ def _make_engine(url: str) -> AsyncEngine:
     return engine
 
 
-def _near(engine: AsyncEngine) -> Engine | None:
+def _near(engine: AsyncEngine) -> Near | None:
     """Where looks are done in place; None where the database is not a file of this machine."""
     file = engine.url.database or ":memory:"
-    if engine.dialect.name != "sqlite" or file == ":memory:" or file.startswith("file:"):
-        return None
-    near = create_engine(engine.url.set(drivername="sqlite"), poolclass=StaticPool)
-    event.listen(near, "connect", _prepare_look)
-    event.listen(near, "begin", _begin_sqlite)
-    return near
+    is_file = engine.dialect.name == "sqlite" and file != ":memory:" and not file.startswith("file:")
+    return Near(engine.url) if is_file else None
 
 
 def _try_sqlite(engine: AsyncEngine) -> None:
@@ -151,18 +144,10 @@ def _try_sqlite(engine: AsyncEngine) -> None:
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-    _prepare(connection, _SQLITE_PRAGMAS)
-
-
-def _prepare_look(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-    _prepare(connection, _LOOK_PRAGMAS)
-
-
-def _prepare(connection: DBAPIConnection, pragmas: Sequence[str]) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
     try:
-        for pragma in pragmas:
+        for pragma in _SQLITE_PRAGMAS:
             cursor.execute(pragma)
     finally:
         cursor.close()

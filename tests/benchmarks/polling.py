@@ -26,22 +26,26 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from gateway.config import StateFolder
 from gateway.database.engine import Database, sqlite_url
-from gateway.database.queries import nodes
-from gateway.database.records import ClientKind
+from gateway.database.queries import nodes, standings
+from gateway.database.records import ClientKind, Running, Standing
+from gateway.north.hawkbit.attributes import attributes_of, fingerprint
 from gateway.setup import Wishes, set_up
 from tests.benchmarks.measure import Row
-from tests.benchmarks.polling_nodes import Device, Plan, Polled
+from tests.benchmarks.polling_nodes import ATTRIBUTES, Device, Plan, Polled
 from tests.benchmarks.servers import pin
 from tests.builders.bundles import describe, image, signed
 from tests.builders.keys import make_pki
 from tests.builders.repository import RepositoryBuilder
-from update.digest import digest_of
+from update.digest import Digest, digest_of
 from update.durable import Disk
 from update.trust.verified import Provenance
 from update.wire.authority import SiteAuthority, make_csr, write_certificate
@@ -56,7 +60,8 @@ NORTH_LIMIT_PER_S = 200
 """hawkBit's filter against denial of service, GET requests of one address (`HawkbitSecurityProperties.Dos`)."""
 P50_GOAL_MS = 10.0
 P99_GOAL_MS = 100.0
-CPU_GOAL = 0.5
+CPU_GOAL = 0.25
+_NAME = "gw"
 _ASSIGNER = "hawkbit:bench"
 _BUNDLE = "os-1.2.swu"
 _PATIENCE_S = 120.0
@@ -134,10 +139,10 @@ def measure(plant: Plant, *, north_sleep: str, requests_per_s: int, measured_s: 
 
 
 def make_plant(folder: Path) -> Plant:
-    """Set a gateway up with its nodes in its database: they have been here before."""
+    """Set a gateway up with its nodes in its database: they have been here before, and hawkBit knows them."""
     folder.mkdir()
     now, disk = datetime.now(UTC), Disk()
-    asyncio.run(set_up(Wishes(folder / "gateway.toml", "gw", folder / "state", folder / "s", 8443), disk, now))
+    asyncio.run(set_up(Wishes(folder / "gateway.toml", _NAME, folder / "state", folder / "s", 8443), disk, now))
     _publish(folder, now)
     plant = Plant(folder, tuple(_device(folder, number) for number in range(NODES)))
     authority = SiteAuthority.load(*plant.state.authority)
@@ -193,14 +198,23 @@ async def _register(plant: Plant, now: datetime) -> None:
         async with database.writing() as transaction:
             for device in plant.devices:
                 kind = ClientKind.AGENT if device.certificate else ClientKind.SWUPDATE
-                print_ = digest_of(device.name.encode())
-                await nodes.register(transaction, device.name, kind=kind, fingerprint=print_, now=now)
+                node = await nodes.register(transaction, device.name, kind=kind, fingerprint=_print_of(device), now=now)
                 await nodes.set_assigner(transaction, device.name, _ASSIGNER)
                 await nodes.set_accepts(transaction, device.name, Provenance.CMS)
                 if device.token:
                     await nodes.set_token(transaction, device.name, digest_of(device.token.encode()))
+                await nodes.describe(transaction, device.name, attributes=ATTRIBUTES, hardware=None, running=Running())
+                told = fingerprint(attributes_of(replace(node, attributes=ATTRIBUTES), _NAME))
+                await standings.note(transaction, Standing(_ASSIGNER, device.name, told, now))
     finally:
         await database.close()
+
+
+def _print_of(device: Device) -> Digest:
+    """By what the gateway knows it again: its certificate or its token."""
+    if not device.certificate:
+        return digest_of(device.token.encode())
+    return digest_of(x509.load_pem_x509_certificate(Path(device.certificate).read_bytes()).public_bytes(Encoding.DER))
 
 
 def _publish(folder: Path, now: datetime) -> None:

@@ -23,6 +23,8 @@ from pathlib import Path
 from tests.benchmarks.polling_north import North, serve_north
 from update.wire.tls import GATEWAY_IDENTITY, client_context
 
+ATTRIBUTES = {"serial": "7", "rack": "12", "kernel": "6.1.0-28-arm64"}
+"""What each node says of itself, always the same."""
 _PIECE = 64 << 10
 _PATIENCE_S = 60.0
 _ATTRIBUTES_EVERY = 30
@@ -178,7 +180,7 @@ class Node:
             self._tally.late_s.append(lag_s)
         links = json.loads(body)["_links"]
         if "configData" in links or not self._count % _ATTRIBUTES_EVERY:
-            await self._ask("PUT", "/configData", {"mode": "merge", "data": {"count": str(self._count), "hw": "bench"}})
+            await self._ask("PUT", "/configData", {"mode": "merge", "data": ATTRIBUTES})
         if wanted := links.get("deploymentBase"):
             path = wanted["href"].partition(self._device.name)[2]
             await self._ask("GET", path)

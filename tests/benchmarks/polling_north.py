@@ -23,7 +23,6 @@ class North:
         self._actions = {target: number for number, target in enumerate(ordered, 1)}
         self._bundle = bundle
         self._content = bundle.read_bytes()
-        self._described = set[str]()
         self._times = list[float]()
         self.targets = set[str]()
         self.entries = Counter[str]()
@@ -69,15 +68,12 @@ class North:
 
     async def _root(self, request: web.Request) -> web.Response:
         target, links = request.match_info["target"], {}
-        if target not in self._described:
-            links["configData"] = self._link(request, "configData")
         if target in self._actions:
             links["deploymentBase"] = self._link(request, f"deploymentBase/{self._actions[target]}?c=1")
         return web.json_response({"config": {"polling": {"sleep": self._sleep}}, "_links": links})
 
     async def _attributes(self, request: web.Request) -> web.Response:
         await request.read()
-        self._described.add(request.match_info["target"])
         return web.Response()
 
     async def _deployment(self, request: web.Request) -> web.Response:

@@ -43,7 +43,7 @@ async def test_the_server_counts_what_it_is_asked_and_wants_its_bundle_of_some(t
     async with serve_north(counted), aiohttp.ClientSession() as session:
         base = f"http://127.0.0.1:{counted.port}/DEFAULT/controller/v1"
         roots = [json.loads(await (await session.get(f"{base}/{name}")).text()) for name in ("a", "b")]
-        assert [sorted(root["_links"]) for root in roots] == [["configData"], ["configData", "deploymentBase"]]
+        assert [sorted(root["_links"]) for root in roots] == [[], ["deploymentBase"]]
         deployment = await (await session.get(roots[1]["_links"]["deploymentBase"]["href"])).json()
         (file,) = deployment["deployment"]["chunks"][0]["artifacts"]
         async with session.get(file["_links"]["download-http"]["href"]) as response:
