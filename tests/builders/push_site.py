@@ -159,16 +159,19 @@ async def push_site(folder: Path, **options: object) -> AsyncIterator[PushSite]:
     upstream.door.port = 0
     running = asyncio.create_task(upstream.run())
     try:
-        async with asyncio.timeout(PATIENCE_S):
-            while not upstream.door.port:
-                assert not running.done()
-                await asyncio.sleep(0.01)
+        await opened(upstream)
         yield PushSite(database, ground, upstream, clock)
     finally:
         running.cancel()
         with suppress(asyncio.CancelledError):
             await running
         await database.close()
+
+
+async def opened(upstream: PushUpstream) -> None:
+    """Wait until masters can reach it."""
+    async with asyncio.timeout(PATIENCE_S):
+        await upstream.door.listening.wait()
 
 
 def _section(options: dict[str, object]) -> SwuforwardSection:

@@ -36,6 +36,9 @@ class WebDevice:
     ignores_restart: bool = False
     away: int = 0  # so many probes are not answered
     away_after_restart: int = 1
+    trial_starts: int = 0  # so often it starts what nobody confirms; 0: what was installed stays
+    before: str = ""  # what it returns to while it is on trial
+    tried: int = 0
     sockets: set[web.WebSocketResponse] = field(default_factory=set)
 
     @property
@@ -51,7 +54,15 @@ class WebDevice:
         self.boots += 1
         if self.falls_back:
             self.starts = self.running
+        elif self.before:
+            self.tried += 1
+            if self.tried > self.trial_starts:
+                self.starts, self.before = self.before, ""
         self.running = self.starts
+
+    def confirm(self) -> None:
+        """What runs stays."""
+        self.before = ""
 
     async def say(self, **message: str) -> None:
         for socket in tuple(self.sockets):
@@ -94,8 +105,14 @@ class WebDevice:
             await self.say(type="message", level="3", text="Installation failed !")
             await self.say(type="status", status="FAILURE")
             return
+        if self.trial_starts and found[1].decode() != self.running:
+            self.before, self.tried = self.running, 0
         self.starts = found[1].decode()
         await self.say(type="status", status="SUCCESS")
+
+    async def confirmed(self, _request: web.Request) -> web.Response:
+        self.confirm()
+        return web.Response()
 
     async def restart(self, _request: web.Request) -> web.Response:
         self.restarts += 1
@@ -119,6 +136,7 @@ async def web_device(version: str) -> AsyncIterator[WebDevice]:
     application.router.add_post("/upload", device.upload)
     application.router.add_post("/restart", device.restart)
     application.router.add_get("/version", device.version)
+    application.router.add_post("/confirmed", device.confirmed)
     application.router.add_get("/ws", device.watch)
     runner = web.AppRunner(application, shutdown_timeout=1.0)
     await runner.setup()

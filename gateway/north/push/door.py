@@ -6,6 +6,7 @@
 - Requests are limited in size before they are read (`push.receiving`).
 """
 
+import asyncio
 import errno
 import hmac
 import logging
@@ -104,6 +105,7 @@ class Door:
         self._tls = tls
         self._key = key
         self.port = port
+        self.listening = asyncio.Event()
 
     async def open(self) -> None:
         """Listen on every address. `ConfigurationError` names the section if that cannot be."""
@@ -124,6 +126,7 @@ class Door:
         if not opened:
             await self.close()
             raise ConfigurationError(f"[{self._key}] none of the addresses is one of this machine: {self._addresses}")
+        self.listening.set()
 
     async def close(self) -> None:
         """Stop listening."""

@@ -10,7 +10,8 @@
 
 1. SWUpdate commits what it installs. So `write` may not reach the device, or nothing would be left for `activate`.
 2. What runs is told by the device (`probe`): the version says which of the two bundles it is, so a bundle of the version that
-   runs is refused. A device that runs neither was changed by hand: what it runs is then taken as it is.
+   runs is refused. A device that runs neither was changed by hand: what it runs is then taken as it is. One that has started
+   since the trial was opened (another boot id), and runs what it ran before, has given the trial up.
 3. Without `keep_previous`, or before the second update, there is nothing to go back to but what the device does by itself
    (`falls_back`): `revert` is refused.
 4. SWUpdate's webserver runs the post-update command by itself after every upload, unless its configuration says
@@ -130,10 +131,12 @@ class SwupdateWebDriver:
     async def activate(self) -> None:
         """Have the device install what was written."""
         if self._ledger.trial() is None or self._ledger.known().unsure:
+            before = await self._probe.look()
             slot = other(self._ledger.booted())
             status = next(each for each in await self.slots() if each.name == slot)
             if status.state is SlotState.PENDING and not status.booted:
                 await self._install(slot)
+                await asyncio.to_thread(self._note, boot_id=before.boot_id)
         await asyncio.to_thread(self._switch.activate)
 
     async def restart(self) -> Restart:
@@ -229,7 +232,8 @@ class SwupdateWebDriver:
             if running.version != seen.version:
                 self._archive.drop(known.running)
                 self._records.write(known.running, SlotRecord(SlotState.CONFIRMED, seen.version))
-            if restarted:
+            given_up = known.trial == other(known.running) and known.boot_id and seen.boot_id not in {"", known.boot_id}
+            if restarted or given_up:
                 self._ledger.saw(known.running)
         return self._switch.slots()
 

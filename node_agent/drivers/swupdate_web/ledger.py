@@ -3,7 +3,7 @@
 The device has slots of its own, which nobody sees from outside. Here `a` and `b` stand for what it ran before and what it was
 given last. This is a `Bootloader` that switches nothing: it notes what the device was seen to do. `starts` is the slot whose
 bundle the device has said to have installed last; `unsure` is set while a bundle is on its way there, and stays when nobody
-can tell what became of it.
+can tell what became of it. `boot_id` is the boot that it was in when the trial was opened, where it tells of that.
 """
 
 from collections.abc import Mapping
@@ -32,6 +32,7 @@ class Known:
     unsure: bool = False
     trial: _Slot | None = None
     failed: _Slot | None = None
+    boot_id: Annotated[str, Field(max_length=1000)] = ""
 
 
 _KNOWN = TypeAdapter(Known)

@@ -341,6 +341,15 @@ async def test_a_boot_id_proves_a_restart_that_nobody_saw(site: Site) -> None:
     assert await site.states() == (("a", "active", True, False), ("b", "bad", False, False))
 
 
+async def test_another_boot_of_the_old_version_ends_a_trial(site: Site) -> None:
+    site.again(boot_id_pattern="boot=(.*)")
+    await site.write("2.0")
+    await site.driver.activate()
+    assert await site.states() == (("a", "active", True, False), ("b", "pending", False, True))
+    site.device.boots += 1
+    assert await site.states() == (("a", "active", True, False), ("b", "bad", False, False))
+
+
 async def test_a_command_of_the_integrators_probes_and_another_confirms(site: Site) -> None:
     answer, confirmed = site.folder / "version", site.folder / "confirmed"
     answer.write_text("1.0\n")
