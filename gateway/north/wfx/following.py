@@ -42,6 +42,8 @@ _LOG = logging.getLogger(__name__)
 _TRIES = 3
 """A bundle that is not where a job says may still be on its way there; not for ever."""
 _AGAIN = timedelta(hours=1)
+_MOST_NAMED = 100
+"""Workflows that are named in the log; a server may have any number."""
 _LIVE = frozenset({Phase.DOWNLOAD, Phase.WAIT, Phase.INSTALL})
 
 
@@ -80,7 +82,7 @@ class Following:
         name = "" if job.workflow is None else job.workflow.name
         if name in self._server.workflows:
             return True
-        if name not in self._foreign:
+        if name not in self._foreign and len(self._foreign) < _MOST_NAMED:
             self._foreign.add(name)
             _LOG.warning("%s: jobs of workflow %r are left alone; it is not among its workflows", self._server.assigner, name)
         return False
@@ -143,12 +145,15 @@ class Following:
 
     async def _obtain(self, node: Node, client: str, source: str, wanted: Wanted) -> Obtained:
         try:
-            return await self._server.obtain.bundle(client, wanted)
+            obtained = await self._server.obtain.bundle(client, wanted)
         except (NotFoundError, ProtocolError) as error:
             tries = self._absent[node.id, source] = self._absent.get((node.id, source), 0) + 1
             if tries < _TRIES:
                 raise
+            del self._absent[node.id, source]
             raise _RefusedError(f"{error} (asked {tries} times)") from error
+        self._absent.pop((node.id, source), None)
+        return obtained
 
     async def _settle(self, node: Node, source: str, phase: Phase, made: Assignment) -> None:
         """Tell at once what needs no node."""

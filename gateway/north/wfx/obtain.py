@@ -7,6 +7,7 @@ nothing that changes with the content, it is fetched for every wish.
 
 import asyncio
 from dataclasses import replace
+from typing import Final
 
 from gateway.north.vouched import Obtained, Vouched
 from gateway.north.wfx.client import Seen, WfxClient
@@ -17,6 +18,8 @@ from update.errors import BundleError, LimitError, TrustError, UnreachableError
 from update.store.staging import Staged
 from update.trust.verified import TargetInfo, verify_target
 
+MOST_KNOWN: Final = 1000
+"""Addresses whose content is remembered; the others are fetched for the next wish."""
 _Key = tuple[str, Seen]
 
 
@@ -39,13 +42,19 @@ class Obtain:
         known = self._known.get(key) if seen.validator else None
         obtained = await self._still(known)
         if obtained is None:
-            obtained = self._known[key] = await self._flights.share(key, lambda: self._obtain(client, wanted, seen))
+            obtained = await self._flights.share(key, lambda: self._obtain(client, wanted, seen))
+            self._note(key, obtained)
         release = obtained.release
         return replace(obtained, release=replace(release, version=release.version or wanted.version))
 
     async def close(self) -> None:
         """End what is under way; what came stays for the next time."""
         await self._flights.close()
+
+    def _note(self, key: _Key, obtained: Obtained) -> None:
+        self._known[key] = obtained
+        while len(self._known) > MOST_KNOWN:
+            del self._known[next(iter(self._known))]
 
     async def _still(self, known: Obtained | None) -> Obtained | None:
         """What was fetched before, as it is known now: repositories may have come to list it, or it may be gone."""
