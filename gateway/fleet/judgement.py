@@ -109,12 +109,12 @@ def is_said_at_start(kind: ClientKind, told: Told) -> bool:
 
 
 def observe(action: Action, version: str, boot_id: str) -> Judgement:
-    """What it means that the node runs `version` now, in this boot; empty texts where that is not known.
+    """What it means that the node runs `version` now, in this boot; empty texts where that is not known, as of the release.
 
     Only a boot after the one of the installation proves something: before it, the old version is what is to be expected.
     """
     restarted = boot_id and action.boot_id and boot_id != action.boot_id
-    if not restarted or not version:
+    if not restarted or not version or not action.release.version:
         return NOTHING
     if version == action.release.version:
         return Judgement(outcome=ActionOutcome.SUCCESS, message=f"runs {version} after its restart")

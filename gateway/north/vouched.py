@@ -75,7 +75,7 @@ class Vouched:
         return None
 
     def info(self, name: str, sha256: Digest, length: int, version: str = "") -> TargetInfo:
-        """What is said of a bundle that no metadata lists; without a version, it is the bundle's own that counts."""
+        """What is said of a bundle that no metadata lists; the version counts where the bundle states none that can be read."""
         return TargetInfo(self._repository, name, length, sha256, TargetCustom(version=version), "")
 
     async def kept(self, info: TargetInfo) -> Obtained | None:
@@ -111,7 +111,7 @@ class Vouched:
 
     async def _by_its_signature(self, info: TargetInfo, file: Path) -> Obtained:
         bundle = await asyncio.to_thread(self._prove, file, info)
-        version = info.custom.version or _version(bundle)
+        version = _version(bundle) or info.custom.version  # what was signed is what the node will say that it runs
         release = Release(info.repository, info.path, info.sha256, info.length, version, Provenance.CMS)
         fetched_from: tuple[Body, ...] = ()
         if isinstance(bundle, VerifiedBundle):

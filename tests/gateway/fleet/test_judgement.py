@@ -140,6 +140,9 @@ def test_what_an_answer_to_a_cancellation_means(feedback: Told, outcome: ActionO
         (WRITTEN, "", "boot-2", None),
         (replace(WRITTEN, boot_id=""), "1.2", "boot-2", None),  # whether it has restarted is not known
         (OPEN, "1.2", "boot-2", None),  # nothing was installed yet
+        (replace(OPEN, boot_id="boot-1"), "1.2", "boot-2", ActionOutcome.SUCCESS),  # it was seen to begin
+        (replace(OPEN, boot_id="boot-1"), "1.1", "boot-2", ActionOutcome.ROLLED_BACK),
+        (replace(WRITTEN, release=replace(RELEASE, version="")), "1.2", "boot-2", None),  # nobody knows what it should run
     ],
 )
 def test_only_another_boot_after_the_installation_proves_something(

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.database.engine import Database
 from gateway.database.queries import actions
@@ -22,6 +24,7 @@ from gateway.fleet.telling import NOBODY
 from gateway.fleet.windows import UNTIL_TOLD
 from gateway.south.credentials import Credentials
 from gateway.south.ddi.build import ddi_parts
+from gateway.south.ddi.rauc_headers import read_headers
 from gateway.south.files import answer, etag_of
 from gateway.south.routes import south_application
 from tests.builders.fleet import Clock, Shelf
@@ -33,6 +36,7 @@ from update.errors import ForbiddenError, ProtocolError
 from update.trust.verified import TargetInfo
 
 CONTENT = bundle(payload(100))
+HEADERS = ["RAUC-System-Version", "RAUC-Boot-ID", "RAUC-Variant", "RAUC-Serial", "RAUC-Transaction-ID"]
 RELEASE = Release("plant", "os/press.raucb", digest_of(CONTENT), len(CONTENT), "1.2")
 
 
@@ -203,7 +207,7 @@ async def test_only_rauc_nodes_poll_here_and_only_as_themselves(site: Site) -> N
         assert (response.status, (await response.json())["code"]) == (403, ForbiddenError.code)
 
 
-@pytest.mark.parametrize("name", ["RAUC-System-Version", "RAUC-Boot-ID", "RAUC-Variant", "RAUC-Serial", "RAUC-Transaction-ID"])
+@pytest.mark.parametrize("name", HEADERS)
 @pytest.mark.parametrize("value", ["x" * 400, "a\u0085b", "a\u202eb"])
 async def test_malformed_headers_are_refused_and_change_nothing(site: Site, name: str, value: str) -> None:
     async with site.client.get("/rauc", headers={**site.device.headers, name: value}) as response:
@@ -230,3 +234,19 @@ async def test_polls_at_once_do_not_disturb_one_another(site: Site) -> None:
     statuses = await asyncio.gather(*(site.device.poll(install=False) for _ in range(8)))
     assert set(statuses) <= {206, 304}
     assert (await site.find(action)).state is ActionState.OPEN
+
+
+@given(st.dictionaries(st.sampled_from([*HEADERS, "RAUC-Uptime", "Range"]), st.text(max_size=400)))
+def test_any_headers_are_read_or_refused_and_keep_their_limits(headers: dict[str, str]) -> None:
+    try:
+        said = read_headers(headers)
+    except ProtocolError:
+        return
+    if said is None:
+        assert set(headers).isdisjoint(HEADERS)
+        return
+    found = said.sighting
+    for text, most in ((found.version, 300), (found.boot_id, 64), (found.serial, 128), (found.variant or "", 80)):
+        assert len(text) <= most
+        assert text.isprintable()
+    assert said.transaction == headers.get("RAUC-Transaction-ID", "").strip()
