@@ -12,7 +12,8 @@ Rules for requests (server):
 Rules for multipart answers: the boundary is sent unquoted and in lower case with one space before it (SWUpdate knows no
 other form); on receipt either form, any header case and any order of parts is accepted, within limits. hawkBit (0.3.0M7) ends
 the head of a part, which is one Content-Range, without the empty line: so a part begins behind that line where neither the
-empty line nor another field follows. Content that begins with a line end is then misread, and refused at the next delimiter.
+empty line nor another field follows, and so does every later part of that answer. A first part that begins with a line end, or
+like a field, is misread and refused: who asks for one range at a time then gets it.
 """
 
 import re
@@ -32,9 +33,11 @@ _SPEC = re.compile(r"(\d{0,19})-(\d{0,19})", re.ASCII)
 _PLAIN = re.compile(r"bytes=\d{1,19}-\d{1,19}(?:,\d{1,19}-\d{1,19})*", re.ASCII)
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE)
 _TOKEN = rb"[!#-'*+.^_`|~0-9A-Za-z-]"
-_NO_FIELD = rb"(?=:|%(t)s{1,64}\r|%(t)s{0,64}[^!#-'*+.^_`|~0-9A-Za-z:\r-]|%(t)s{65})" % {b"t": _TOKEN}
-_BARE_HEAD = re.compile(rb"\r\n[Cc]ontent-[Rr]ange:[ -~\t]{1,80}\r\n" + _NO_FIELD)
+_NO_FIELD = rb"(?=:|\r[^\n]|%(t)s{1,64}\r|%(t)s{0,64}[^!#-'*+.^_`|~0-9A-Za-z:\r-]|%(t)s{65})" % {b"t": _TOKEN}
+_RANGE_LINE = rb"\r\n[Cc]ontent-[Rr]ange:[ -~\t]{1,80}\r\n"
+_FIRST_BARE_HEAD = re.compile(_RANGE_LINE + _NO_FIELD)
 """A part's head without the empty line, as soon as that can be told."""
+_BARE_HEAD = re.compile(_RANGE_LINE)
 _OWN_BOUNDARY = re.compile(r"[a-z0-9]{1,70}", re.ASCII)
 
 
@@ -187,6 +190,7 @@ class MultipartParser:
         self._held = b"\r\n"  # the line end before the first delimiter may be missing
         self._offset = 0
         self._left = 0
+        self._bare = False
 
     @property
     def complete(self) -> bool:
@@ -241,8 +245,11 @@ class MultipartParser:
         return line_end  # the head is read with the line end before it: it may have no fields
 
     def _pass_head(self, pending: bytes, position: int) -> int | None:
-        if bare := _BARE_HEAD.match(pending, position):
+        if bare := (_BARE_HEAD if self._bare else _FIRST_BARE_HEAD).match(pending, position):
+            self._bare = True
             return self._begin_part(bare[0], bare.end())
+        if self._bare:
+            return None
         end = pending.find(b"\r\n\r\n", position)
         if end - position > MAX_PART_HEAD_BYTES:
             raise ProtocolError(f"multipart answer: the head of a part has {end - position} bytes")

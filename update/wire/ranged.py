@@ -221,8 +221,9 @@ class _Reading:
                 failure = error
             if not wanted:
                 return  # what failed was only what nobody asked for
-            most = 1 if wanted.disordered else most
             progress = before - wanted.bytes_left >= step
+            misread = isinstance(failure, ProtocolError) and not progress
+            most = 1 if wanted.disordered or misread else most
             failures = await self._after(failure, 0 if progress else failures + 1)
 
     async def _after(self, failure: WireError, failures: int) -> int:

@@ -204,7 +204,9 @@ def test_other_servers_spellings_are_understood(head: bytes) -> None:
     assert without_preamble.feed(head + b"abc\r\n--B--\r\nan epilogue") == [(3, b"abc")]
 
 
-@pytest.mark.parametrize("content", [b"(\xb5/\xfd", b"abc", b"\n", b"x" * 70 + b":", b": no field", b"a b: c", b"A" * 64])
+@pytest.mark.parametrize(
+    "content", [b"(\xb5/\xfd", b"abc", b"\n", b"x" * 70 + b":", b": no field", b"a b: c", b"A" * 64, b"\r?\n"]
+)
 @pytest.mark.parametrize("step", [1, 7, 1 << 20])
 def test_a_head_without_the_empty_line_is_understood_as_hawkbit_sends_it(content: bytes, step: int) -> None:
     end = len(content) + 3
@@ -213,6 +215,17 @@ def test_a_head_without_the_empty_line_is_understood_as_hawkbit_sends_it(content
     parser = MultipartParser("B", size=5000)
     image, _ = collect(parser, body, list(range(0, len(body), step)))
     assert (bytes(image[3:end]), bytes(image[90:91])) == (content, b"?")
+    assert parser.complete
+
+
+@pytest.mark.parametrize("content", [b"\r\n\r\n", b"\r\nabc", b"Name: value", b"\r\n--B--"])
+@pytest.mark.parametrize("step", [1, 1 << 20])
+def test_where_one_head_lacks_the_empty_line_all_do(content: bytes, step: int) -> None:
+    head = b"\r\n--B\r\nContent-Range: bytes %d-%d/5000\r\n"
+    body = head % (3, 3) + b"\x00" + head % (10, 9 + len(content)) + content + b"\r\n--B--"
+    parser = MultipartParser("B", size=5000)
+    image, _ = collect(parser, body, list(range(0, len(body), step)))
+    assert bytes(image[10 : 10 + len(content)]) == content
     assert parser.complete
 
 

@@ -230,6 +230,19 @@ async def test_a_line_cut_in_the_middle_is_continued_where_it_broke() -> None:
     assert 1000 < first < 1700
 
 
+async def test_a_multipart_answer_that_brings_nothing_is_not_asked_for_again() -> None:
+    async def empty(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        if len(asked.ranges()) == 1:
+            await honest(asked, writer)
+        else:
+            reply(writer, 206, b"\r\n--b0--\r\n", {"Content-Type": "multipart/byteranges; boundary=b0"})
+
+    events, failure, server = await run(empty)
+    assert failure is None
+    assert_exact(events)
+    assert [len(asked.ranges()) for asked in server.asked] == [3, 1, 1, 1]
+
+
 async def test_nothing_asked_for_costs_nothing() -> None:
     events, failure, server = await run(honest, [])
     assert (events, failure, server.asked) == ([], None, [])
