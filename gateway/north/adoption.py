@@ -4,7 +4,7 @@
    `GRACE_S`, until there is an action.
 2. From then on the open actions decide. The other form of what one wants (`fleet.unlisted`) counts as wanted, too.
 3. After a start the stored bundles of open actions are proved again, so that nodes can go on with an assigner away. What cannot
-   be proved now is told and tried again with the next change.
+   be proved now is told, and tried again after as long.
 """
 
 import asyncio
@@ -22,11 +22,13 @@ from gateway.north.vouched import Prove, readable_bodies
 from update.bundle.verified import VerifiedBundle
 from update.errors import FieldrelayError, StoreError
 from update.store.store import Store
-from update.trust.verified import Provenance, TargetInfo
+from update.trust.verified import TargetInfo
 
 _LOG = logging.getLogger(__name__)
 
 GRACE_S: Final = 60.0
+SETTLE_S: Final = 2.0
+"""Nodes of which each says something change much in a second."""
 _SUFFIX = ".swu"
 
 
@@ -63,6 +65,7 @@ class Adoption:
         self._clock = clock
         self._adopted: set[TargetInfo] = set()
         self._expected_s: dict[TargetInfo, float] = {}
+        self._failed_s: dict[TargetInfo, float] = {}
         self._ordered: frozenset[TargetInfo] = frozenset()
         self._changed = asyncio.Event()
         database.watch(self._changed.set)
@@ -96,16 +99,17 @@ class Adoption:
             with suppress(TimeoutError):
                 async with asyncio.timeout(GRACE_S):
                     await self._changed.wait()
+            await asyncio.sleep(SETTLE_S)
 
     async def look(self) -> None:
         """Serve what open actions want now. Errors: `StoreError` of the database."""
         async with self._database.reading() as transaction:
-            unfinished = await actions.everything_unfinished(transaction)
-        wanted = {each.release for each in unfinished if each.release.provenance is Provenance.CMS}
+            wanted = await actions.wanted_unlisted(transaction)
         forms = {form for each in wanted for form in self._unlisted.forms(each) if form.path.endswith(_SUFFIX)}
         self._ordered = frozenset(map(unlisted_info, forms))
+        self._failed_s = {info: since_s for info, since_s in self._failed_s.items() if self._clock() - since_s < GRACE_S}
         for release in forms:
-            if unlisted_info(release) not in self._adopted:
+            if unlisted_info(release) not in self._adopted and unlisted_info(release) not in self._failed_s:
                 await self._adopt_stored(release)
         self._show()
 
@@ -117,6 +121,7 @@ class Adoption:
         except FieldrelayError as error:
             _LOG.info("signed URLs of %s are not served: %s (%s)", release.path, error, error.code)
             self._adopted.discard(info)
+            self._failed_s[info] = self._clock()
             return
         self._unlisted.note(release.sha256, is_delta=is_delta)
 

@@ -89,6 +89,16 @@ async def wanted(transaction: Transaction) -> frozenset[Digest]:
     return frozenset(Digest(row.sha256) for row in rows)
 
 
+async def wanted_unlisted(transaction: Transaction) -> frozenset[Release]:
+    """The bundles of actions that are not closed and that only their own signature proves."""
+    columns = (table.c.repository, table.c.path, table.c.sha256, table.c.length, table.c.version)
+    live = (table.c.state != ActionState.CLOSED, table.c.provenance == Provenance.CMS)
+    rows = await transaction.execute(select(*columns).where(*live).distinct())
+    return frozenset(
+        Release(row.repository, row.path, Digest(row.sha256), row.length, row.version, Provenance.CMS) for row in rows
+    )
+
+
 async def mark_offered(transaction: Transaction, action: int, *, now: datetime) -> None:
     """Note that a node was told of an action, and when first: from then on it may have begun, and must be told of a cancel."""
     first = func.coalesce(table.c.offered, as_utc(now))

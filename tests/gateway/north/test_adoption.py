@@ -1,7 +1,8 @@
 """Signed URLs of bundles that no metadata lists are served while an open action wants them, and after a start as well."""
 
+import logging
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,8 @@ async def test_after_a_start_it_is_proved_again_from_the_store(site: Site) -> No
     assert not site.forms.is_whole((await site.have(site.folder / "delta.swu")).release)
 
 
-async def test_what_cannot_be_proved_after_a_start_is_not_served(site: Site) -> None:
+async def test_what_cannot_be_proved_after_a_start_is_not_served(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     await site.want(await site.have(delta_of(site.folder)))
     (file,) = site.ground.store.layout.repositories.rglob("*.swu")
     content = bytearray(file.read_bytes())
@@ -122,6 +124,16 @@ async def test_what_cannot_be_proved_after_a_start_is_not_served(site: Site) -> 
     file.write_bytes(content)
     site.start()
     assert not await site.look()
+    assert not await site.look()
+    assert caplog.text.count("are not served") == 1, "it is not read at every change"
+    assert not await site.look(later=True)
+    assert caplog.text.count("are not served") == 2
+
+
+async def test_what_metadata_lists_is_not_adopted(site: Site) -> None:
+    obtained = await site.have(delta_of(site.folder))
+    await site.want(replace(obtained, release=replace(obtained.release, provenance=Provenance.TUF)))
+    assert not await site.look(later=True)
 
 
 async def test_what_was_forgotten_is_proved_again_when_it_is_wanted_again(site: Site) -> None:
