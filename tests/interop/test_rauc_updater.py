@@ -102,6 +102,7 @@ class Site:
         await until(f"{NODE} was probed before its restart", holds)
 
     async def order(self) -> int:
+        assert (await self.operator.refresh("plant")).problem == ""
         (made,) = await self.operator.assign(AssignRequest(release=VERSION, nodes=(NODE,)))
         return made.action
 
