@@ -37,3 +37,9 @@ async def test_what_the_feed_raises_is_raised_and_the_program_ended() -> None:
 
     with pytest.raises(StoreError, match="gone"):
         await fed("import sys, time; sys.stdin.buffer.read(300_000); time.sleep(600)", failing())
+
+
+async def test_a_program_that_ignores_being_asked_ends_at_its_deadline() -> None:
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    ended = await run_program([sys.executable, "-c", code], timeout_s=0.5, environment={})
+    assert ended.status is None
