@@ -16,12 +16,16 @@
    (`falls_back`): `revert` is refused.
 4. SWUpdate's webserver runs the post-update command by itself after every upload, unless its configuration says
    `run-postupdate = false`. A device that is left so restarts when it is activated (`restarts_itself`); `restart` only waits.
-5. When nobody can tell whether an upload was installed (`ledger.unsure`), the next word installs again.
+5. From the first byte of an upload on, its trial is open: the device may start it. When nobody can tell whether it was installed
+   (`ledger.unsure`), the next word installs again: what is tried, or what is returned to.
 """
 
 import asyncio
 import re
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict, Field
@@ -130,18 +134,20 @@ class SwupdateWebDriver:
 
     async def activate(self) -> None:
         """Have the device install what was written."""
-        if self._ledger.trial() is None or self._ledger.known().unsure:
-            before = await self._probe.look()
-            slot = other(self._ledger.booted())
+        known = self._ledger.known()
+        if known.trial is None or known.unsure:
+            before, slot = await self._probe.look(), other(known.running)
             status = next(each for each in await self.slots() if each.name == slot)
             if status.state is SlotState.PENDING and not status.booted:
-                await self._install(slot)
-                await asyncio.to_thread(self._note, boot_id=before.boot_id)
+                await self._try(slot, before)
         await asyncio.to_thread(self._switch.activate)
 
     async def restart(self) -> Restart:
         """Restart the device, and wait until it has come back. Errors: `HandlerError`, `UnreachableError`."""
-        expected, before = self._records.read(self._ledger.primary()).version, Seen("")
+        known = self._ledger.known()
+        if known.unsure and known.trial == other(known.running):
+            await self.activate()
+        expected, before = self._records.read(known.primary).version, Seen("")
         if not self._config.restarts_itself:
             before = await self._probe.look()
             if before.version != expected:  # else somebody was faster
@@ -166,7 +172,7 @@ class SwupdateWebDriver:
         back = other(known.trial or known.running)
         leaves = known.trial is not None or known.primary != known.running or self._can_return(back)
         if leaves and (known.starts != back or known.unsure) and not await self._leaves_to_device(back):
-            await self._install(back)
+            await self._install(back, partial(self._note, unsure=True))
         await asyncio.to_thread(self._switch.revert)
 
     async def _leaves_to_device(self, back: str) -> bool:
@@ -176,15 +182,28 @@ class SwupdateWebDriver:
     def _can_return(self, slot: str) -> bool:
         return self._records.read(slot).state is SlotState.CONFIRMED
 
-    async def _install(self, slot: str) -> None:
-        """Upload the bundle of a slot (rule 5)."""
-        file = await asyncio.to_thread(self._archive.require, slot, self._digest(slot))
+    async def _try(self, slot: str, before: Seen) -> None:
+        """Upload what is tried: as soon as the device may have it, the trial is open."""
 
-        async def begin() -> None:
-            await asyncio.to_thread(self._note, unsure=True)
+        def begin() -> None:
+            self._ledger.note(unsure=True, boot_id=before.boot_id)
+            self._switch.activate()
+
+        def end() -> None:
+            self._ledger.note(trial=None, primary=other(slot))
+            self._records.write(slot, replace(self._records.read(slot), activated=False))
 
         try:
-            await self._server.install(file, begin)
+            await self._install(slot, begin)
+        except HandlerError:
+            await asyncio.to_thread(end)
+            raise
+
+    async def _install(self, slot: str, begin: Callable[[], None]) -> None:
+        """Upload the bundle of a slot (rule 5); `begin` is called, in a thread, before the first byte goes."""
+        file = await asyncio.to_thread(self._archive.require, slot, self._digest(slot))
+        try:
+            await self._server.install(file, lambda: asyncio.to_thread(begin))
         except HandlerError:
             await asyncio.to_thread(self._note, unsure=False)  # the device says so: nothing was switched
             raise
@@ -232,8 +251,8 @@ class SwupdateWebDriver:
             if running.version != seen.version:
                 self._archive.drop(known.running)
                 self._records.write(known.running, SlotRecord(SlotState.CONFIRMED, seen.version))
-            given_up = known.trial == other(known.running) and known.boot_id and seen.boot_id not in {"", known.boot_id}
-            if restarted or given_up:
+            due = known.trial == other(known.running) and not known.unsure
+            if restarted or (due and known.boot_id and seen.boot_id not in {"", known.boot_id}):
                 self._ledger.saw(known.running)
         return self._switch.slots()
 

@@ -153,9 +153,26 @@ async def test_when_nobody_can_tell_what_became_of_an_upload_the_next_word_insta
         await site.driver.activate()
     site.device.hangs_up = False
     site.again()
-    await site.driver.activate()
+    assert await site.states() == (("a", "pending", False, True), ("b", "active", True, False))
+    assert await site.driver.restart() is Restart.DONE
     assert [second.file.read_bytes()] * 2 == site.device.uploads[1:]
-    assert site.device.starts == "3.0"
+    assert site.device.running == "3.0"
+
+
+async def test_a_trial_that_perhaps_never_came_to_be_is_left_by_installing_what_ran(site: Site) -> None:
+    first = await site.install("2.0")
+    await site.write("3.0")
+    site.device.hangs_up = True
+    with pytest.raises(UnreachableError):
+        await site.driver.activate()
+    with pytest.raises(UnreachableError):
+        await site.driver.revert()
+    site.device.hangs_up = False
+    site.device.starts = "3.0"  # it had installed it
+    await site.driver.revert()
+    assert site.device.uploads[-1] == first.file.read_bytes()
+    assert site.device.starts == "2.0"
+    assert await site.states() == (("a", "bad", False, False), ("b", "active", True, False))
 
 
 async def test_a_device_that_says_nothing_is_given_up(site: Site) -> None:
@@ -348,6 +365,19 @@ async def test_another_boot_of_the_old_version_ends_a_trial(site: Site) -> None:
     assert await site.states() == (("a", "active", True, False), ("b", "pending", False, True))
     site.device.boots += 1
     assert await site.states() == (("a", "active", True, False), ("b", "bad", False, False))
+
+
+async def test_a_boot_proves_nothing_of_a_trial_that_perhaps_never_came_to_be(site: Site) -> None:
+    site.again(boot_id_pattern="boot=(.*)")
+    await site.write("2.0")
+    site.device.hangs_up = True
+    with pytest.raises(UnreachableError):
+        await site.driver.activate()
+    site.device.hangs_up = False
+    site.device.boots += 1
+    assert await site.states() == (("a", "active", True, False), ("b", "pending", False, True))
+    assert await site.driver.restart() is Restart.DONE
+    assert site.device.running == "2.0"
 
 
 async def test_a_command_of_the_integrators_probes_and_another_confirms(site: Site) -> None:
