@@ -14,9 +14,11 @@ from typing import Protocol
 
 import pytest
 
+from node_agent.drivers.driver import Restart
 from tests.contract.devices import DeviceMaker, Release, linux_device, linux_uboot_device, make_release, simulated_device
 from tests.contract.rauc_devices import RaucReleases, rauc_device
 from tests.contract.swupdate_devices import SwupdateReleases, swupdate_device
+from tests.contract.web_devices import web_device_maker
 
 Bootenv = Sequence[Mapping[str, object]]
 """Boot variables of a bundle."""
@@ -45,11 +47,16 @@ class SwuReleases:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`variables`: bundles bring boot variables, which `board.environment` shows. `marks`: what a real tool needs."""
+    """`variables`: bundles bring boot variables, which `board.environment` shows. `marks`: what a real tool needs.
+
+    `starts`: how often a trial starts before the device takes it back by itself. `restart`: what the driver's word answers.
+    """
 
     supply: Callable[[Path], Releases]
     maker: Callable[[ExitStack, Releases], DeviceMaker]
     variables: bool = True
+    starts: int = 2
+    restart: Restart = Restart.BY_EXIT
     marks: tuple[pytest.MarkDecorator, ...] = ()
 
 
@@ -71,6 +78,9 @@ KINDS: Mapping[str, Kind] = {
     "linux-uboot": Kind(SwuReleases, lambda _stack, _releases: linux_uboot_device, marks=(pytest.mark.interop,)),
     "swupdate": Kind(SwupdateReleases, _swupdate, marks=(pytest.mark.interop,)),
     "rauc": Kind(RaucReleases, _rauc, variables=False, marks=(pytest.mark.interop, _LOOP)),
+    "swupdate-web": Kind(
+        SwuReleases, lambda stack, releases: web_device_maker(stack, releases(1)), variables=False, restart=Restart.DONE
+    ),
 }
 
 
