@@ -163,8 +163,8 @@ class Terms:
 class Action:
     """One release wanted on one node. `offered` is the time when the node was first told; `end` is set once closed.
 
-    `source` is the id that the assigner knows it by, empty for orders given here. `offers` counts how often the node was
-    told, `installed` is when it first said that it had installed, and `boot_id` the boot in which it installs.
+    `source` is the id that the assigner knows it by, empty for orders given here. `offers` counts how often that was
+    noted, `installed` is when it first said that it had installed, and `boot_id` the boot in which it installs.
     """
 
     id: int

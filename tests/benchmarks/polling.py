@@ -15,6 +15,7 @@ each poll and tell of it in bursts. All of them are assigned by one hawkBit serv
 Rows: the median and the 99th percentile of the root polls with their connections, the gateway's share of its core, and the
 most requests to hawkBit within a second, once with the defaults of the gateway and of hawkBit, once with hawkBit polled as
 hard as can be configured (every 10 s, `requests_per_s` at its most). They are compared with goals: there is no peer.
+Where others load the machine the times are theirs, too: what the gateway waited for its core is told beside them.
 """
 
 import asyncio
@@ -97,7 +98,7 @@ def rows(work: Path) -> Iterator[Row]:
     load = f"load average {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores"
     done = f"{usual.requests / usual.seconds:.0f} requests/s, {usual.failures} failed, {usual.resumed} resumed; {load}"
     yield _goal("poll-p50-ms", _rank(polls_s, 0.5) * 1e3, P50_GOAL_MS, "ms", _by_kind(usual, 0.5))
-    yield _goal("poll-p99-ms", _rank(polls_s, 0.99) * 1e3, P99_GOAL_MS, "ms", _by_kind(usual, 0.99))
+    yield _goal("poll-p99-ms", _rank(polls_s, 0.99) * 1e3, P99_GOAL_MS, "ms", f"{_by_kind(usual, 0.99)}; {_waited(usual)}")
     yield _goal("poll-cpu-share", usual.cpu_s / usual.seconds, CPU_GOAL, "core", f"{done}; {_client(usual)}")
     yield _north("north-requests-peak", usual)
     hard = measure(make_plant(work / "hard"), north_sleep="00:00:10", requests_per_s=150, measured_s=HARD_MEASURED_S)
@@ -265,6 +266,10 @@ def _client(polled: Polled) -> str:
     return (
         f"the nodes took {polled.client_cpu_s / polled.seconds:.0%} of the other core, and were {polled.late_s * 1e3:.0f} ms late"
     )
+
+
+def _waited(polled: Polled) -> str:
+    return f"the gateway was ready and had no core for {polled.waited_s / polled.seconds:.1%} of the time"
 
 
 def _rank(ordered: list[float], share: float) -> float:

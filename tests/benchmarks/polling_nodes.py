@@ -17,6 +17,7 @@ import ssl
 import sys
 import time
 from collections.abc import Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -65,7 +66,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Polled:
-    """What came of it. `polls_s`: seconds of each root poll, by kind of device; the others are of everything measured."""
+    """What came of it. `polls_s`: seconds of each root poll, by kind of device; the others are of everything measured.
+
+    `waited_s` is how long the gateway's threads were ready and had no core, because others had it.
+    """
 
     polls_s: Mapping[str, list[float]]
     requests: int
@@ -73,6 +77,7 @@ class Polled:
     resumed: int
     seconds: float
     cpu_s: float
+    waited_s: float
     client_cpu_s: float
     late_s: float
     north_requests: int
@@ -239,10 +244,11 @@ async def run(plan: Plan) -> Polled:
         await asyncio.sleep(plan.warm_s)
         tally.measuring = True
         north.restart()
-        cpu_s, own_s, begun = cpu_seconds(plan.pid), time.process_time(), time.perf_counter()
+        cpu_s, waited_s, own_s, begun = cpu_seconds(plan.pid), waiting(plan.pid), time.process_time(), time.perf_counter()
         await asyncio.sleep(plan.measured_s)
         seconds, tally.measuring = time.perf_counter() - begun, False
         cpu_s, own_s = cpu_seconds(plan.pid) - cpu_s, time.process_time() - own_s
+        waited_s = waiting(plan.pid) - waited_s
         for task in tasks:
             task.cancel()
     for complaint in tally.complaints[:5]:
@@ -254,6 +260,7 @@ async def run(plan: Plan) -> Polled:
         resumed=tally.resumed,
         seconds=seconds,
         cpu_s=cpu_s,
+        waited_s=waited_s,
         client_cpu_s=own_s,
         late_s=sorted(tally.late_s)[int(len(tally.late_s) * 0.99)],
         north_requests=north.requests,
@@ -283,6 +290,15 @@ def cpu_seconds(pid: int) -> float:
     """Processor seconds of a process with all its threads, user and system (proc(5), /proc/PID/stat)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def waiting(pid: int) -> float:
+    """Seconds that the threads of a process have waited for a core (`/proc/PID/task/*/schedstat`, the second figure)."""
+    waited_ns = 0
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):  # it has ended
+            waited_ns += int((thread / "schedstat").read_text().split()[1])
+    return waited_ns / 1e9
 
 
 def _context(plan: Plan, device: Device) -> ssl.SSLContext:

@@ -73,14 +73,14 @@ async def test_times_are_noted_together_and_never_set_back(database: Database) -
 
 
 @pytest.mark.parametrize(
-    "look",
+    ("look", "searched"),
     [
-        partial(contacts.standing, node="n1"),
-        partial(contacts.action, number=1),
-        partial(contacts.of_token, token=TOKEN),
+        (partial(contacts.standing, node="n1"), ["nodes", "actions", "actions", "actions"]),
+        (partial(contacts.action, number=1), ["actions"]),
+        (partial(contacts.of_token, token=TOKEN), ["nodes"]),
     ],
 )
-async def test_no_contact_reads_a_whole_table(database: Database, look: Callable[[View], object]) -> None:
+async def test_no_contact_reads_a_whole_table(database: Database, look: Callable[[View], object], searched: list[str]) -> None:
     """By SQLite's own word: every table is searched by an index (sqlite.org/eqp.html)."""
     async with database.writing() as transaction:
         await register(transaction, "n1")
@@ -102,8 +102,16 @@ async def test_no_contact_reads_a_whole_table(database: Database, look: Callable
 
     await database.look(listen)
     plan = await database.look(explain)
-    assert plan
-    assert not [step for step in plan if step.startswith("SCAN") and step != "SCAN CONSTANT ROW"]
+    assert sorted(step.split()[1] for step in plan if step.startswith("SEARCH")) == sorted(searched)
+    assert not [step for step in plan if step.startswith("SCAN")]
+
+
+async def test_the_last_success_is_found_without_reading_all_that_a_node_ever_did(database: Database) -> None:
+    def explain(view: View) -> list[str]:
+        asked = "SELECT max(id) FROM actions WHERE node = 'n1' AND outcome = 'success'"
+        return [row[3] for row in view.exec_driver_sql(f"EXPLAIN QUERY PLAN {asked}")]
+
+    assert [step.partition(" (")[2] for step in await database.look(explain)] == ["node=? AND outcome=?)"]
 
 
 async def test_a_look_sees_what_was_committed_and_nothing_else(database: Database) -> None:

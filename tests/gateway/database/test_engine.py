@@ -163,3 +163,17 @@ async def test_a_look_that_raises_leaves_the_next_one_alone(database: Database) 
     with pytest.raises(ZeroDivisionError):
         await database.look(fail)
     assert await database.look(lambda view: view.exec_driver_sql("SELECT 1").scalar_one()) == 1
+
+
+async def test_a_look_is_one_view_whatever_is_committed_meanwhile(database: Database, tmp_path: Path) -> None:
+    def count(view: View) -> int:
+        return int(view.exec_driver_sql("SELECT count(*) FROM settings").scalar_one())
+
+    def look(view: View) -> tuple[int, int]:
+        before = count(view)
+        with closing(sqlite3.connect(tmp_path / "gateway.db", isolation_level=None)) as other:
+            other.execute("INSERT INTO settings VALUES ('key', '1')")
+        return before, count(view)
+
+    assert await database.look(look) == (0, 0)
+    assert await database.look(count) == 1
