@@ -2,7 +2,7 @@
 
 - A sighting says which version runs in which boot. That decides what was installed (`Progress.observe`).
 - Serial number and variant become attributes of the node, like what it says itself.
-- A RAUC that streams says the same thousands of times: only what is new is looked at.
+- A RAUC says the same at every poll, and thousands of times while it streams: only what is new is looked at.
 """
 
 from collections.abc import Mapping
@@ -48,7 +48,7 @@ class Sightings:
         await self._progress.observe(node, sighting.version, sighting.boot_id)
 
     async def seen_again(self, node: str, action: int, sighting: Sighting) -> None:
-        """The same, while it fetches what this action wants: mostly it is no news."""
+        """The same, while it asks about this action (0: none): mostly it is no news, and costs nothing."""
         if self._last.get(node) == (action, sighting):
             return
         await self.seen(node, sighting)

@@ -58,7 +58,7 @@ class RaucPolling:
                 f"`fieldrelay gateway node {identity.node} --client rauc` changes it"
             )
         if said is not _SILENT:
-            await self._sightings.seen(identity.node, said.sighting)
+            await self._sightings.seen_again(identity.node, contact.action.id if contact.action else 0, said.sighting)
             contact = await self._progress.standing(identity.node)  # what was seen may have ended something
         if contact.action is None:
             return web.Response(status=204)

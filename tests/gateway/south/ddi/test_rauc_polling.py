@@ -146,6 +146,14 @@ async def test_the_same_bundle_is_not_sent_twice(site: Site) -> None:
     assert await site.device.poll(install=False) == 304
 
 
+async def test_a_poll_without_news_writes_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    await site.want()
+    assert [await site.device.poll(install=False) for _ in range(2)] == [206, 304]
+    with monkeypatch.context() as patched:
+        patched.setattr(site.database, "writing", None)
+        assert await site.device.poll(install=False) == 304
+
+
 async def test_redirects_stay_on_this_gateway_and_below_the_nodes_own_resource(site: Site) -> None:
     action = await site.want()
     async with site.client.get("/rauc", headers=site.device.headers, allow_redirects=False) as response:
