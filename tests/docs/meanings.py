@@ -23,7 +23,8 @@ MEANINGS: Final[dict[str, str]] = {
     # node.toml
     "driver.kind": "`linux`: two slots of block devices or files; `swupdate`: the same, written by an installed SWUpdate; "
     "`rauc`: RAUC's service writes and switches the slots; "
-    "`swupdate-web`: another device, through the webserver of its SWUpdate; `simulated`: a device that exists only in its records.",
+    "`swupdate-web`: another device, through the webserver of its SWUpdate; "
+    "`simulated`: a device that exists only in its records.",
     "bootloader.kind": "`uboot`: U-Boot's redundant environment by libubootenv's tools; `none`: the driver switches slots; "
     "`simulated`: a text file.",
     "repository.cms_intermediates": "PEM files with intermediate certificates of the signers.",

@@ -18,6 +18,7 @@ from node_agent.drivers.linux import LinuxConfig, LinuxDriver
 from node_agent.drivers.slots import writer as slot_writer
 from tests.builders.bundles import DEMO, describe, image, signed, verified
 from tests.builders.keys import make_pki
+from tests.contract.boards import Board
 from tests.contract.devices import (
     CAPACITY,
     ROOT_BYTES,
@@ -33,7 +34,7 @@ from tests.contract.devices import (
     slot_path,
 )
 from tests.peers import need_tool
-from update.bundle.verified import VerifiedBundle
+from update.bundle.verified import AnyBundle, VerifiedBundle
 from update.chunks.zchunk import HeaderIndex, parse_header
 from update.digest import digest_of
 from update.durable import Disk, Kind, Operation
@@ -73,11 +74,16 @@ def _holds(device: Device, slot: str, release: Release) -> bool:
     return root.startswith(release.root) and kernel.startswith(release.kernel)
 
 
+def _bootloader(device: Device) -> Bootloader:
+    assert isinstance(device.board, Board)
+    return device.board.bootloader
+
+
 def _again(
     device: Device, *, config: LinuxConfig | None = None, disk: Disk | None = None, bootloader: Bootloader | None = None
 ) -> LinuxDriver:
     """The driver as a restarted agent would build it."""
-    surroundings = Surroundings(disk or Disk(), device.folder / "state", DEMO, bootloader or device.board.bootloader)
+    surroundings = Surroundings(disk or Disk(), device.folder / "state", DEMO, bootloader or _bootloader(device))
     return LinuxDriver(config or linux_config(device.folder), surroundings)
 
 
@@ -232,7 +238,7 @@ def _bundle(folder: Path, *images: dict[str, object], members: dict[str, bytes],
 _KERNEL = b"kernel" * 1000
 
 
-async def _refused(device: Device, bundle: VerifiedBundle, error: type[FieldrelayError], **files: Path) -> None:
+async def _refused(device: Device, bundle: AnyBundle, error: type[FieldrelayError], **files: Path) -> None:
     """Refused before the first byte, and before the record changed."""
     before = {slot: device.content(slot) for slot in ("a", "b")}
     chunks = FileChunks(files)
@@ -323,7 +329,7 @@ async def test_a_delta_whose_member_is_no_header_is_refused(device: Device) -> N
 async def test_a_bundle_for_other_hardware_or_without_this_selection_is_refused(
     device: Device, releases: dict[int, Release]
 ) -> None:
-    surroundings = Surroundings(Disk(), device.folder / "state", Hardware("demo", "9"), device.board.bootloader)
+    surroundings = Surroundings(Disk(), device.folder / "state", Hardware("demo", "9"), _bootloader(device))
     with pytest.raises(HardwareError):
         await LinuxDriver(linux_config(device.folder), surroundings).write(releases[2].bundle, FileChunks({}), quiet)
     other = verified(signed(device.folder, describe(stable={"copy3": {"images": [image("k", _KERNEL)]}}), {"k": _KERNEL}))
