@@ -19,6 +19,8 @@ from update.publish.images import write_zchunk, zck_header
 URL = "http://cdn.example/image.zck"
 CONTENT = random.Random(3).randbytes(300_000) + bytes(90_000)
 OTHER = CONTENT[:200_000] + b"!" + CONTENT[200_001:]
+PIECE_BYTES = 4 << 20
+"""A multiple of what is read at once."""
 SCRIPT = b"#!/bin/sh\n"
 
 
@@ -68,6 +70,14 @@ def test_a_delta_and_a_whole_bundle_of_the_same_content_are_alike_whatever_their
 def test_any_difference_in_what_is_installed_is_told(tmp_path: Path, stored: bytes, attributes: dict[str, object]) -> None:
     with pytest.raises(UnsupportedError):
         check_alike(delta(tmp_path), whole(tmp_path, stored, **attributes))
+
+
+def test_a_whole_image_that_goes_on_where_a_read_ends_is_told(tmp_path: Path) -> None:
+    zck = zck_of(tmp_path, bytes(PIECE_BYTES))
+    one = bundle(tmp_path, "d.swu", {"image-0.zck": zck_header(zck)}, [delta_image(zck, URL)])
+    check_alike(one, whole(tmp_path, bytes(PIECE_BYTES)))
+    with pytest.raises(UnsupportedError):
+        check_alike(one, whole(tmp_path, bytes(PIECE_BYTES + 1)))
 
 
 def test_what_is_no_delta_must_be_the_same_bytes(tmp_path: Path) -> None:
