@@ -51,6 +51,9 @@ class Deadlines:
     async def sweep(self) -> int:
         """End what is due now; how many actions that were."""
         now = self._now()
+        async with self._database.reading() as transaction:  # nearly always there is nothing to write
+            if not any(self._is_due(action, now) for action in await actions.everything_unfinished(transaction)):
+                return 0
         async with self._database.writing() as transaction:
             due = [action for action in await actions.everything_unfinished(transaction) if self._is_due(action, now)]
             for action in due:

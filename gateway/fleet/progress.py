@@ -76,8 +76,11 @@ class Progress:
     async def describe(self, node: str, fingerprint: Digest, mode: Mode, data: Mapping[str, str]) -> None:
         """Take what a node says of itself; `ProtocolError` if it is malformed, or too much together with what it said before.
 
-        What a stock client was found to run stands: it never says.
+        What a stock client was found to run stands: it never says. Who says what is known already costs no writing: after a
+        power failure a whole plant does.
         """
+        if await self._is_known(node, fingerprint, mode, data):
+            return
         async with self._database.writing() as transaction:
             known = await self._known(transaction, node, fingerprint, ClientKind.AGENT)
             attributes = _changed(known.attributes, mode, data)
@@ -203,6 +206,13 @@ class Progress:
             now = await actions.find(transaction, action.id)
             if now is not None and now.offered is None:
                 await self._telling.close(transaction, now, End(self._now(), ActionOutcome.REFUSED, code, message))
+
+    async def _is_known(self, node: str, fingerprint: Digest, mode: Mode, data: Mapping[str, str]) -> bool:
+        found = await self._look(node)
+        if found is None or found.node.fingerprint != fingerprint or found.node.attributes_wanted:
+            return False
+        self._presence.note(node)
+        return _changed(found.node.attributes, mode, data) == found.node.attributes
 
     async def _look(self, node: str) -> Contact | None:
         found = await self._database.look(partial(contacts.standing, node=node))

@@ -11,7 +11,7 @@ from gateway.fleet.judgement import Told
 from gateway.fleet.nodes import Assigner, Order
 from gateway.fleet.progress import Progress
 from tests.builders.fleet import Clock, Shelf, bundle, register, reports_about
-from update.digest import digest_of
+from update.digest import Digest, digest_of
 from update.errors import ForbiddenError, NotFoundError, ProtocolError
 from update.identity import Hardware
 from update.wire.attributes import HARDWARE, NodeFacts
@@ -77,6 +77,29 @@ async def test_a_contact_that_brings_no_news_writes_nothing(
     for _ in range(3):
         assert (await progress.offer("n1", action.id)).id == action.id
     assert len(writings) == 2
+
+
+async def test_attributes_that_are_known_are_written_only_where_they_are_asked_for(
+    database: Database, clock: Clock, progress: Progress
+) -> None:
+    await progress.contact("n9", PRINT)
+    writings = list[None]()
+    database.watch(lambda: writings.append(None))
+
+    async def written(mode: Mode, fingerprint: Digest = PRINT, **data: str) -> int:
+        writings.clear()
+        await progress.describe("n9", fingerprint, mode, data)
+        return len(writings)
+
+    assert await written(Mode.REPLACE) == 1  # nothing at all, but it was asked for
+    assert [await written(Mode.REPLACE, rack="7") for _ in range(2)] == [1, 0]
+    assert [await written(Mode.MERGE, rack="7"), await written(Mode.REMOVE, shelf="")] == [0, 0]
+    assert [await written(Mode.MERGE, rack="8"), await written(Mode.REMOVE, rack="")] == [1, 1]
+    assert await written(Mode.REPLACE, digest_of(b"renewed")) == 1
+    async with database.writing() as transaction:
+        await nodes.ask_attributes(transaction, "n9")
+    assert await written(Mode.REPLACE, digest_of(b"renewed")) == 1
+    assert (await progress.standing("n9")).node.attributes_wanted is False
 
 
 async def test_who_comes_first_and_who_comes_anew_is_durable_before_it_is_answered(

@@ -337,3 +337,12 @@ async def test_what_came_by_hand_is_told_to_the_nodes_own_assigner(elsewhere: El
     assert elsewhere.heard.installed_ == [("n1", "os", "1.4")]
     contact = await elsewhere.progress.standing("n1")
     assert (contact.node.running.version, contact.node.attributes_wanted) == ("1.4", True)
+
+
+async def test_looking_for_what_is_due_writes_only_if_something_is(elsewhere: Elsewhere, clock: Clock) -> None:
+    await elsewhere.takeover.take("n1", wish())
+    writings = list[None]()
+    elsewhere.database.watch(lambda: writings.append(None))
+    assert (await elsewhere.deadlines.sweep(), len(writings)) == (0, 0)
+    clock.advance(3601)
+    assert (await elsewhere.deadlines.sweep(), len(writings)) == (1, 1)
