@@ -81,6 +81,10 @@ class Following:
             return
         ask = self._server.client.confirmation if standing.confirmation else self._server.client.deployment
         body = await ask(controller, source)
+        if (wrong := _wrong_with(body)) is not None:
+            await self._refuse(node, source, wrong)
+            self._understood[node.id] = key
+            return
         try:
             await self._take(node, controller, source, body, confirm=bool(standing.confirmation))
         except LengthOrHashError as error:
@@ -88,12 +92,11 @@ class Following:
             if tries < _TRIES_OF_CONTENT:
                 raise
             await self._refuse(node, source, error)
-        except (AssignerError, BundleError, TrustError, UnknownNodeError, _MalformedError) as error:
+        except (AssignerError, BundleError, TrustError, UnknownNodeError) as error:
             await self._refuse(node, source, error)
         self._understood[node.id] = key
 
     async def _take(self, node: Node, controller: str, source: str, body: ddi.DeploymentBody, *, confirm: bool) -> None:
-        _check(body)
         obtained = await self._server.obtain.release(controller, source, body)
         wish = Wish(
             obtained.release,
@@ -168,15 +171,11 @@ class Following:
         return [each for each in told if each.final]
 
 
-class _MalformedError(FieldrelayError):
-    """A deployment that says nothing usable; never leaves this module."""
-
-    code = ProtocolError.code
-
-
-def _check(body: ddi.DeploymentBody) -> None:
+def _wrong_with(body: ddi.DeploymentBody) -> FieldrelayError | None:
+    """What makes a deployment unusable: of the document, so that asking again would bring the same."""
     try:
         wanted_of(body)
         artifacts_of(body)
-    except ProtocolError as error:  # of the document: asking again would bring the same
-        raise _MalformedError(str(error)) from error
+    except (ProtocolError, BundleError) as error:
+        return error
+    return None
