@@ -5,7 +5,8 @@
    comes after it.
 2. What the server knows nothing of any more (`NotFoundError`) has been closed there: delivered.
 3. What is gathered waits a little (`not_before`), but never holds up the last word of its action.
-4. What the server is not ready for (`Later`) waits, and with it what comes after it in the same action.
+4. What was delivered is forgotten after `KEPT`.
+5. What the server is not ready for (`Later`) waits, and with it what comes after it in the same action.
 
 How a message is told, and how one that may have arrived before is told only once, each upstream's own delivery says.
 """
@@ -17,6 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
+from typing import Final
 
 from gateway.database.engine import Database
 from gateway.database.queries import outgoing
@@ -27,6 +29,9 @@ _LOG = logging.getLogger(__name__)
 _EVERY_S = 2.0
 _FIRST_S = 2.0
 _LONGEST_S = 900.0
+_FORGETS_EVERY = timedelta(days=1)
+KEPT: Final = timedelta(days=90)
+"""Long enough that nobody asks any more how an action ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,7 @@ class Outbox:
         self._tell = tell
         self._chance = chance
         self._group = group
+        self._forgot: datetime | None = None
 
     async def run(self, note: Callable[[FieldrelayError], None]) -> None:
         """Send for ever; `note` is told of trouble."""
@@ -87,6 +93,7 @@ class Outbox:
 
     async def deliver(self) -> Delivered:
         """Send what is due. Errors: `StoreError`; those of the server are in the answer."""
+        await self._forget()
         async with self._database.reading() as transaction:
             waiting = await outgoing.waiting(transaction, self._upstream)
         sent, trouble = 0, None
@@ -96,6 +103,14 @@ class Outbox:
             if isinstance(error, WireError):  # of the server, not of one node
                 break
         return Delivered(sent, len(waiting) - sent, trouble)
+
+    async def _forget(self) -> None:
+        """Rule 4, once a day."""
+        now = self._now()
+        if self._forgot is None or now - self._forgot >= _FORGETS_EVERY:
+            async with self._database.writing() as transaction:
+                await outgoing.sweep(transaction, now - KEPT)
+            self._forgot = now
 
     async def _send_in_order(self, messages: list[Outgoing]) -> tuple[int, FieldrelayError | None]:
         """Send the messages of one action until one is not due or cannot be sent; how many went."""

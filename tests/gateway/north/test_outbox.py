@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from gateway.database.engine import Database, sqlite_url
 from gateway.database.queries import outgoing
 from gateway.database.records import Matter, Outgoing
-from gateway.north.outbox import Later, Outbox
+from gateway.north.outbox import KEPT, Later, Outbox
 from tests.builders.fleet import Clock
 from update.errors import ConfigurationError, FieldrelayError, NotFoundError, ProtocolError, UnreachableError
 
@@ -123,3 +124,18 @@ async def test_what_is_gathered_waits_but_not_longer_than_the_last_word(site: Si
     await site.store("a/end")
     assert (await site.outbox().deliver()).sent == 2
     assert site.told == ["a/1", "a/end"]
+
+
+async def test_what_was_delivered_long_ago_is_forgotten_and_what_waits_is_not(site: Site) -> None:
+    outbox = site.outbox()
+    await site.store("a/end")
+    await outbox.deliver()
+    site.answers = [UnreachableError("away")]
+    await site.store("b/end")
+    await outbox.deliver()
+    site.clock.advance((KEPT + timedelta(days=1)).total_seconds())
+    site.answers = [UnreachableError("away")]
+    await outbox.deliver()
+    async with site.database.reading() as transaction:
+        left = [await outgoing.of_action(transaction, SERVER, "n1", source) for source in ("a", "b")]
+    assert [len(each) for each in left] == [0, 1]
