@@ -33,6 +33,8 @@ from update.trust.verified import Provenance
 _PATIENCE_S = 60.0
 _LOOK_EVERY_S = 0.1
 _COMPANY = "hawkbit:company"
+WRITTEN = "All Chunks Installed."
+"""What swupdate says when it has installed; nothing is proved then."""
 _ENDS = frozenset({"finished", "error", "canceled"})
 
 
@@ -96,7 +98,7 @@ class Plant:
     def bundle(self, content: bytes, version: str = "1.2", *, place: Path | None = None) -> bytes:
         """A signed `.swu` that writes `content`."""
         described = describe(images=[image("rootfs.img", content, device=str(place or self.place))], version=version)
-        return signed(self.folder, described, {"rootfs.img": content}).read_bytes()
+        return signed(self.folder, described, {"rootfs.img": content}, name=f"{uuid4().hex}.swu").read_bytes()
 
     async def deploy(self, operator: Management, node: str, bundle: bytes, *, window: Window | None = None) -> Deployed:
         """Assign a bundle to one node."""
@@ -174,6 +176,15 @@ async def _admit(appliance: Appliance, names: Sequence[str]) -> dict[str, str]:
     finally:
         await database.close()
     return tokens
+
+
+@asynccontextmanager
+async def hurried(operator: Management) -> AsyncIterator[Management]:
+    """Have the server want to be asked every second."""
+    before = await operator.setting("pollingTime")
+    await operator.configure("pollingTime", "00:00:01")
+    yield operator
+    await operator.configure("pollingTime", before)
 
 
 async def until(what: str, holds: Callable[[], Awaitable[bool]], *, patience_s: float = _PATIENCE_S) -> None:

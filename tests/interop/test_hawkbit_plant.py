@@ -5,8 +5,8 @@ a window that was closed, a gateway that is killed in the middle, a server that 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,26 +14,17 @@ import pytest
 
 from tests.interop.hawkbit_management import Management, Window, management
 from tests.interop.hawkbit_peer import MARKS, HawkbitServer, hawkbit_server
-from tests.interop.plant import Deployed, plant, until
+from tests.interop.plant import WRITTEN, Deployed, Plant, hurried, plant, until
 from tests.interop.stock_node import BLANK, FELL_BACK, INSTALLED, TRIAL, StockNode
 
 pytestmark = MARKS
 
 IMAGE = b"the root file system of release 1.2 " * 1000
 LARGE = IMAGE * 40
-BEGUN, WRITTEN, PROVED = "Installing Update Chunk Artifacts.", "All Chunks Installed.", "Update Installed."
+BEGUN, PROVED = "Installing Update Chunk Artifacts.", "Update Installed."
 SKIPPED = "Skipped Update."
 SLOWLY_BYTES_PER_S = 60_000
 WINDOW_OPENS_IN_S = 12
-
-
-@asynccontextmanager
-async def hurried(operator: Management) -> AsyncIterator[Management]:
-    """Have the server want to be asked every second."""
-    before = await operator.setting("pollingTime")
-    await operator.configure("pollingTime", "00:00:01")
-    yield operator
-    await operator.configure("pollingTime", before)
 
 
 async def prove(node: StockNode, deployed: Deployed) -> None:
@@ -53,96 +44,98 @@ def in_order(words: str, *texts: str) -> bool:
     return -1 not in places and places == sorted(places)
 
 
-async def deploy_to_many(folder: Path, url: str, operator: Management, names: Sequence[str]) -> None:
-    """To all of them at once, each through its restart."""
-    async with plant(folder, url, names) as site, site.running():
-        async with AsyncExitStack() as stack:
-            for node in site.nodes.values():
-                await stack.enter_async_context(node.running())
-            deployed = await site.deploy_to(operator, names, site.bundle(IMAGE))
-            for name, each in deployed.items():
-                await each.says(WRITTEN)
-                assert site.nodes[name].slot.read_bytes().startswith(IMAGE)
-                assert await each.ends() == [], "nothing is proved before the restart"
-        await asyncio.gather(*[prove(site.nodes[name], each) for name, each in deployed.items()])
-        for each in deployed.values():
-            assert in_order(await each.words(), BEGUN, WRITTEN, PROVED)
-            assert (await operator.target(each.target)).update_status == "in_sync"
+async def nodes_succeed_when_they_have_proved_it(site: Plant, operator: Management, names: Sequence[str]) -> None:
+    async with AsyncExitStack() as stack:
+        for name in names:
+            await stack.enter_async_context(site.nodes[name].running())
+        deployed = await site.deploy_to(operator, names, site.bundle(IMAGE))
+        for name, each in deployed.items():
+            await each.says(WRITTEN)
+            assert site.nodes[name].slot.read_bytes().startswith(IMAGE)
+            assert await each.ends() == [], "nothing is proved before the restart"
+    await asyncio.gather(*[prove(site.nodes[name], each) for name, each in deployed.items()])
+    for each in deployed.values():
+        assert in_order(await each.words(), BEGUN, WRITTEN, PROVED)
+        assert (await operator.target(each.target)).update_status == "in_sync"
 
 
-async def test_nodes_are_updated_and_succeed_only_when_they_have_proved_it(
+async def what_cannot_be_installed_fails_with_the_nodes_reason(site: Plant, operator: Management, name: str) -> None:
+    node, place = site.nodes[name], site.folder / "no" / "such" / "device"
+    async with node.running():
+        deployed = await site.deploy(operator, name, site.bundle(IMAGE, place=place))
+        assert await deployed.end() == ["error"]
+    assert is_blank(node)
+    assert str(place) in await deployed.words()
+    node.restart(FELL_BACK)
+    async with node.running():
+        better = await site.deploy(operator, name, site.bundle(IMAGE, "1.3"))
+        await better.says(WRITTEN)
+        assert await deployed.ends() == ["error"]
+    await prove(node, better)
+
+
+async def an_earlier_update_is_not_taken_for_the_present_one(site: Plant, operator: Management, name: str) -> None:
+    node = site.nodes[name]
+    node.restart(TRIAL)  # it was updated by hand
+    deployed = await site.deploy(operator, name, site.bundle(IMAGE))
+    await site.is_taken_over(name)
+    async with node.running():
+        await deployed.says(WRITTEN)
+        assert await deployed.ends() == []
+    await prove(node, deployed)
+
+
+async def a_cancellation_stops_the_download(site: Plant, operator: Management, name: str) -> None:
+    node = site.nodes[name]
+    node.link.bytes_per_s = SLOWLY_BYTES_PER_S
+    async with node.running():
+        deployed = await site.deploy(operator, name, site.bundle(LARGE))
+        await deployed.says(BEGUN)
+        await deployed.cancel()
+        assert await deployed.end() == ["canceled"]
+    assert WRITTEN not in await deployed.words()
+    assert is_blank(node)
+
+
+async def nothing_is_offered_while_the_window_is_closed(site: Plant, operator: Management, name: str) -> None:
+    node, bundle = site.nodes[name], site.bundle(IMAGE)
+    opens = datetime.now(UTC) + timedelta(seconds=WINDOW_OPENS_IN_S)
+    schedule = f"{opens.second} {opens.minute} {opens.hour} {opens.day} {opens.month} ? {opens.year}"
+    async with node.running():
+        deployed = await site.deploy(operator, name, bundle, window=Window(schedule, "01:00:00"))
+        while datetime.now(UTC) < opens - timedelta(seconds=1):
+            assert BEGUN not in await deployed.words()
+            await asyncio.sleep(0.2)
+        await deployed.says(WRITTEN)
+    await prove(node, deployed)
+    assert SKIPPED not in node.log + await deployed.words()
+
+
+async def test_side_by_side_every_node_comes_to_its_own_true_end(
     tmp_path: Path, hawkbit: HawkbitServer, operator: Management
 ) -> None:
-    async with hurried(operator):
-        await deploy_to_many(tmp_path, hawkbit.url, operator, ["n1", "n2", "n3"])
-
-
-async def test_what_a_node_says_of_an_earlier_update_is_not_taken_for_the_present_one(
-    tmp_path: Path, hawkbit: HawkbitServer, operator: Management
-) -> None:
-    async with hurried(operator), plant(tmp_path, hawkbit.url, ["n1"]) as site, site.running():
-        node = site.nodes["n1"]
-        node.restart(TRIAL)  # it was updated by hand
-        deployed = await site.deploy(operator, "n1", site.bundle(IMAGE))
-        await site.is_taken_over("n1")
-        async with node.running():
-            await deployed.says(WRITTEN)
-            assert await deployed.ends() == []
-        await prove(node, deployed)
+    several, single = ["n1", "n2", "n3"], ["fails", "earlier", "cancelled", "waits"]
+    async with (
+        hurried(operator),
+        plant(tmp_path, hawkbit.url, [*several, *single], slot_bytes=len(LARGE)) as site,
+        site.running(),
+        asyncio.TaskGroup() as group,
+    ):
+        for begun in (
+            nodes_succeed_when_they_have_proved_it(site, operator, several),
+            what_cannot_be_installed_fails_with_the_nodes_reason(site, operator, "fails"),
+            an_earlier_update_is_not_taken_for_the_present_one(site, operator, "earlier"),
+            a_cancellation_stops_the_download(site, operator, "cancelled"),
+            nothing_is_offered_while_the_window_is_closed(site, operator, "waits"),
+        ):
+            group.create_task(begun)
 
 
 @pytest.mark.soak
 async def test_twenty_nodes_at_once(tmp_path: Path, hawkbit: HawkbitServer, operator: Management) -> None:
-    async with hurried(operator):
-        await deploy_to_many(tmp_path, hawkbit.url, operator, [f"n{number:02}" for number in range(20)])
-
-
-async def test_a_bundle_that_cannot_be_installed_fails_with_the_reason_that_the_node_gave(
-    tmp_path: Path, hawkbit: HawkbitServer, operator: Management
-) -> None:
-    async with hurried(operator), plant(tmp_path, hawkbit.url, ["n1"]) as site, site.running():
-        node = site.nodes["n1"]
-        async with node.running():
-            deployed = await site.deploy(operator, "n1", site.bundle(IMAGE, place=tmp_path / "no" / "such" / "device"))
-            assert await deployed.end() == ["error"]
-        assert is_blank(node)
-        assert str(tmp_path / "no" / "such" / "device") in await deployed.words()
-        node.restart(FELL_BACK)
-        async with node.running():
-            better = await site.deploy(operator, "n1", site.bundle(IMAGE, "1.3"))
-            await better.says(WRITTEN)
-            assert await deployed.ends() == ["error"]
-        await prove(node, better)
-
-
-async def test_a_cancellation_during_the_download_stops_it(tmp_path: Path, hawkbit: HawkbitServer, operator: Management) -> None:
-    async with hurried(operator), plant(tmp_path, hawkbit.url, ["n1"], slot_bytes=len(LARGE)) as site, site.running():
-        node = site.nodes["n1"]
-        node.link.bytes_per_s = SLOWLY_BYTES_PER_S
-        async with node.running():
-            deployed = await site.deploy(operator, "n1", site.bundle(LARGE))
-            await deployed.says(BEGUN)
-            await deployed.cancel()
-            assert await deployed.end() == ["canceled"]
-        assert WRITTEN not in await deployed.words()
-        assert is_blank(node)
-
-
-async def test_while_its_window_is_closed_a_node_is_offered_nothing(
-    tmp_path: Path, hawkbit: HawkbitServer, operator: Management
-) -> None:
-    async with hurried(operator), plant(tmp_path, hawkbit.url, ["n1"]) as site, site.running():
-        node = site.nodes["n1"]
-        bundle, opens = site.bundle(IMAGE), datetime.now(UTC) + timedelta(seconds=WINDOW_OPENS_IN_S)
-        schedule = f"{opens.second} {opens.minute} {opens.hour} {opens.day} {opens.month} ? {opens.year}"
-        async with node.running():
-            deployed = await site.deploy(operator, "n1", bundle, window=Window(schedule, "01:00:00"))
-            while datetime.now(UTC) < opens - timedelta(seconds=1):
-                assert BEGUN not in await deployed.words()
-                await asyncio.sleep(0.2)
-            await deployed.says(WRITTEN)
-        await prove(node, deployed)
-        assert SKIPPED not in node.log + await deployed.words()
+    names = [f"n{number:02}" for number in range(20)]
+    async with hurried(operator), plant(tmp_path, hawkbit.url, names) as site, site.running():
+        await nodes_succeed_when_they_have_proved_it(site, operator, names)
 
 
 async def test_a_gateway_that_is_killed_in_the_middle_loses_and_repeats_nothing(
