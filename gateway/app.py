@@ -129,7 +129,7 @@ async def _run(
     fleet = _make_fleet(ground, database, mirrors, elsewhere.telling, Fitness(BundleManifests(find, proofs)))
     async with fleet.presence.kept(), AsyncExitStack() as stack:
         origins = SignedOrigins(registry, session, name=pseudonym(), line=line)
-        unlisted = make_unlisted(database, room.store, proofs.prove, registry)
+        unlisted = _make_unlisted(ground, database, room, proofs, registry)
         bodies = Bodies([mirrors, origins, unlisted.bodies])
         relays = _make_relays(ground, room, bodies, find)
         stack.push_async_callback(relays.close)
@@ -139,7 +139,7 @@ async def _run(
         background = await stack.enter_async_context(background_work())
         if config.repository:
             background(mirrors.run(), "mirror")
-            await _shown(mirrors)
+            await _shown(mirrors, unlisted)
         background(_keep_certificate(ground, authority, tls), "certificate")
         background(_make_scrub(ground, room, relays, files).run(), "scrub")
         fleet.begin(background)
@@ -274,6 +274,11 @@ def _make_relays(ground: Ground, room: Room, bodies: Bodies, find: Find) -> Rela
     )
 
 
+def _make_unlisted(ground: Ground, database: Database, room: Room, proofs: Proofs, registry: Registry) -> UnlistedBundles:
+    journal, expecting = Journal(ground.disk, ground.folder.joined), bool(ground.config.hawkbit)
+    return make_unlisted(database, room.store, proofs.prove, registry, journal, expecting=expecting)
+
+
 def _make_variants(
     room: Room, mirrors: Mirrors, proofs: Proofs, registry: Registry, *, find: Find, bodies: Bodies, unlisted: UnlistedBundles
 ) -> Variants:
@@ -341,11 +346,12 @@ def _make_control(
     return [orders, NodeControl(fleet.ownership, fleet.accounts, fleet.confirmations)]
 
 
-async def _shown(mirrors: Mirrors) -> None:
+async def _shown(mirrors: Mirrors, unlisted: UnlistedBundles) -> None:
     """Wait until what is on disk is shown, so that nodes find it at once; a very large store is read on meanwhile."""
-    with suppress(TimeoutError):
+    with suppress(TimeoutError, StoreError):
         async with asyncio.timeout(_PATIENCE_S):
             await mirrors.restored.wait()
+            await unlisted.adoption.look()
 
 
 @asynccontextmanager

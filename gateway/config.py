@@ -343,6 +343,11 @@ class StateFolder:
         return self.root / "habits.json"
 
     @property
+    def joined(self) -> Path:
+        """Which bundles were found to be one release."""
+        return self.root / "joined.json"
+
+    @property
     def scrub(self) -> Path:
         """How far the store was read again; may be lost."""
         return self.root / "scrub.json"

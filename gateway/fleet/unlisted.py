@@ -33,6 +33,10 @@ class Unlisted:
         for each in (whole, delta):
             _put(self._joined, each.sha256, (whole, delta))
 
+    def pairs(self) -> tuple[tuple[Release, Release], ...]:
+        """Everything that was joined, each once: the whole bundle and the delta; the last one last."""
+        return tuple(dict.fromkeys(self._joined.values()))
+
     def forms(self, release: Release) -> tuple[Release, ...]:
         """All bundles that install what `release` does, itself first."""
         others = (each for each in self.joined(release.sha256) if each.sha256 != release.sha256)

@@ -123,6 +123,9 @@ class Adoption:
             self._adopted.discard(info)
             self._failed_s[info] = self._clock()
             return
+        except BaseException:  # who looks goes away in the middle: it was not read
+            self._adopted.discard(info)
+            raise
         self._unlisted.note(release.sha256, is_delta=is_delta)
 
     def _prove_stored(self, info: TargetInfo) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from gateway.database.records import Release
 from gateway.fleet.unlisted import Unlisted, unlisted_info
+from gateway.north.joined import JoinedPairs
 from gateway.north.vouched import Obtained, Prove, readable_bodies
 from update.bundle.alike import check_alike
 from update.bundle.verified import VerifiedBundle
@@ -17,12 +18,16 @@ from update.store.store import Store
 
 
 class Joining:
-    """Joins stored bundles; what was found alike is remembered by `unlisted`."""
+    """Joins stored bundles; what was found alike is remembered by `unlisted`, and `kept` for the next start."""
 
-    def __init__(self, store: Store, prove: Prove, unlisted: Unlisted) -> None:
+    def __init__(self, store: Store, prove: Prove, unlisted: Unlisted, kept: JoinedPairs) -> None:
         self._store = store
         self._prove = prove
         self._unlisted = unlisted
+        self._kept = kept
+        self._keeping = asyncio.Lock()
+        for pair in kept.read():
+            unlisted.join(*pair)
 
     async def join(self, found: Sequence[Obtained]) -> Obtained:
         """The whole one of two. Errors: `UnsupportedError` unless they are alike; `TrustError`, `BundleError`, `StoreError`."""
@@ -30,6 +35,8 @@ class Joining:
         if not (joined := self._unlisted.joined(one.release.sha256)) or other.release not in joined:
             joined = await asyncio.to_thread(self._told_apart, one.release, other.release)
             self._unlisted.join(*joined)
+            async with self._keeping:
+                await asyncio.to_thread(self._kept.write, self._unlisted.pairs())
         return one if one.release == joined[0] else other
 
     def _told_apart(self, one: Release, other: Release) -> tuple[Release, Release]:

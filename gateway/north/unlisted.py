@@ -6,8 +6,10 @@ from gateway.database.engine import Database
 from gateway.fleet.unlisted import Unlisted
 from gateway.north.adoption import Adoption, Urls
 from gateway.north.hawkbit.bodies import HawkbitBodies
+from gateway.north.joined import JoinedPairs
 from gateway.north.joining import Joining
 from gateway.north.vouched import Prove
+from update.store.journal import Journal
 from update.store.store import Store
 
 
@@ -28,8 +30,14 @@ class UnlistedBundles:
             await self.bodies.close()
 
 
-def make_unlisted(database: Database, store: Store, prove: Prove, urls: Urls) -> UnlistedBundles:
-    """All parts on one store; `urls` serves what is adopted."""
+def make_unlisted(
+    database: Database, store: Store, prove: Prove, urls: Urls, journal: Journal | None = None, *, expecting: bool = False
+) -> UnlistedBundles:
+    """All parts on one store; `urls` serves what is adopted.
+
+    `journal` keeps what was joined; `expecting`: there are servers that will tell where bodies are.
+    """
     forms = Unlisted()
+    joining = Joining(store, prove, forms, JoinedPairs(journal))
     adoption = Adoption(database, store, prove, urls, forms)
-    return UnlistedBundles(forms, adoption, Joining(store, prove, forms), HawkbitBodies())
+    return UnlistedBundles(forms, adoption, joining, HawkbitBodies(expecting=expecting))

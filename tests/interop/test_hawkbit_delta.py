@@ -18,9 +18,8 @@ from tests.builders.bundles import describe, signed
 from tests.builders.delta_bundle import delta_image
 from tests.interop.hawkbit_management import Artifact, Management
 from tests.interop.hawkbit_peer import MARKS, HawkbitServer
-from tests.interop.plant import Deployed, Plant, plant, until
+from tests.interop.plant import WRITTEN, Deployed, Plant, hurried, plant, until
 from tests.interop.stock_node import TRIAL, StockNode
-from tests.interop.test_hawkbit_plant import WRITTEN, hurried
 from update.durable import Disk
 from update.publish.images import write_zchunk, zck_header
 

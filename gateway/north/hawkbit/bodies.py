@@ -9,6 +9,8 @@ A deployment that has a delta bundle may hold the `.zck` that it fetches from, a
    `CHECK_S`: in the deployment, for a look there is cheap, while every request for an artifact, each range of it too, becomes an
    entry in the history of the action, of which there are 1000.
 4. What failed is asked again after `AWAY_S`; 404 means that this target has it no longer.
+5. After a start, nobody knows where anything is before the servers were asked for their deployments. A node that was in the
+   middle of a delta waits for that, up to `START_S`.
 """
 
 import asyncio
@@ -25,7 +27,7 @@ from gateway.single_flight import SingleFlight
 from update.bundle.deltas import Body
 from update.chunks.ranges import Range
 from update.digest import Digest, digest_of
-from update.errors import FieldrelayError, NotFoundError
+from update.errors import FieldrelayError, NotFoundError, UnreachableError
 from update.trust.verified import TargetInfo, ZckHeader
 from update.wire import ddi
 from update.wire.habits import Habits, Peer
@@ -33,10 +35,11 @@ from update.wire.ranged import Spare
 
 _LOG = logging.getLogger(__name__)
 
-CHECK_S: Final = 20.0
+CHECK_S: Final = 60.0
 AWAY_S: Final = 300.0
 PATIENCE_S: Final = 5.0
 """So long whoever asks waits for a look; it goes on without him."""
+START_S: Final = 120.0
 MAX_BODIES: Final = 256
 MAX_PLACES: Final = 16
 """Of one body; each is good for all nodes."""
@@ -76,14 +79,21 @@ class Place:
 
 
 class HawkbitBodies:
-    """The artifacts of all servers. `clock` gives seconds that never go back."""
+    """The artifacts of all servers. `expecting`: there are any; `clock` gives seconds that never go back."""
 
     def __init__(
-        self, *, patience_s: float = PATIENCE_S, habits: Habits | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        expecting: bool = False,
+        patience_s: float = PATIENCE_S,
+        habits: Habits | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._patience_s = patience_s
         self._habits = habits or Habits()
         self._clock = clock
+        self._expected_until_s = clock() + START_S if expecting else _NEVER
+        self._news = asyncio.Event()
         self._places: OrderedDict[ZckHeader, list[Place]] = OrderedDict()
         self._matched: dict[ZckHeader, Digest] = {}
         self._fronts: dict[ZckHeader, bytes] = {}
@@ -98,6 +108,7 @@ class HawkbitBodies:
             new = [self._seen(body.header, _again(old, Place(client, controller, action, each))) for each in fitting]
             if places := [*new, *kept][:MAX_PLACES]:
                 self._places[body.header] = places
+        self._tell()
         while len(self._places) > MAX_BODIES:
             header, _ = self._places.popitem(last=False)
             self._matched.pop(header, None)
@@ -115,10 +126,24 @@ class HawkbitBodies:
                 async with asyncio.timeout(self._patience_s):
                     await self._looks.share(header, lambda: self._look(header))
 
-    def sources_of(self, info: TargetInfo) -> tuple["ArtifactSource", ...]:
+    def sources_of(self, info: TargetInfo) -> tuple["ArtifactSource | AwaitedSource", ...]:
         """Every target that has the artifact: those that were looked at last first, those that failed lately last."""
         places = sorted(self._there(info), key=lambda each: (self._is_away(each), -each.checked_s))
+        if not places and not info.role and self._clock() < self._expected_until_s:
+            return (AwaitedSource(info, self),)
         return tuple(ArtifactSource(each, info.custom.zck_header, self, self._habits.of(each.client.url)) for each in places)
+
+    async def first(self, info: TargetInfo) -> "ArtifactSource":
+        """Who has a body, as soon as that is known. Errors: `UnreachableError`."""
+        while True:
+            match self.sources_of(info):
+                case (ArtifactSource() as source, *_):
+                    return source
+                case ():
+                    raise UnreachableError("no deployment of any hawkBit has the artifact")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, self._expected_until_s - self._clock())):
+                    await self._news.wait()
 
     def reachable(self, info: TargetInfo) -> tuple[str, ...]:
         """Where it could be had lately."""
@@ -148,6 +173,11 @@ class HawkbitBodies:
             place.is_there, place.checked_s = True, self._clock()
         return place
 
+    def _tell(self) -> None:
+        """Who waits for a place looks again."""
+        self._news.set()
+        self._news = asyncio.Event()
+
     def _there(self, info: TargetInfo) -> list[Place]:
         header = info.custom.zck_header
         return [] if header is None else [each for each in self._places.get(header, []) if each.is_there]
@@ -174,6 +204,7 @@ class HawkbitBodies:
                 continue
             place.checked_s = self._clock()
             if place.is_there:
+                self._tell()
                 return
 
     def _is_old(self, place: Place) -> bool:
@@ -240,6 +271,26 @@ class ArtifactSource:
     def failed(self) -> None:
         """Ask others first for a while."""
         self.bodies.failed(self.place)
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitedSource:
+    """A body of which nobody knows yet where it is (rule 5)."""
+
+    info: TargetInfo
+    bodies: HawkbitBodies
+    name: str = "an artifact of hawkBit"
+    ranged: bool = False
+
+    async def read_ranges(self, ranges: Sequence[Range], spare: Spare | None = None) -> AsyncGenerator[tuple[int, bytes], None]:
+        """As of `ArtifactSource`, once there is one. Errors: `WireError`."""
+        source = await self.bodies.first(self.info)
+        async with aclosing(source.read_ranges(ranges, spare)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    def failed(self) -> None:
+        """It is asked for anew anyway."""
 
 
 def _again(old: Sequence[Place], new: Place) -> Place:

@@ -14,6 +14,7 @@ from gateway.fleet.issuing import Wish
 from gateway.fleet.telling import NOBODY
 from gateway.fleet.unlisted import Unlisted
 from gateway.north.adoption import GRACE_S, Adoption
+from gateway.north.joined import JoinedPairs
 from gateway.north.joining import Joining
 from gateway.north.vouched import Obtained, Vouched
 from gateway.south.registry import Registry
@@ -23,7 +24,9 @@ from tests.builders.fleet import Clock
 from tests.builders.north_site import Ground, make_ground
 from tests.builders.relayed import make_zck
 from update.digest import digest_file
+from update.durable import Disk
 from update.errors import BundleError, UnsupportedError
+from update.store.journal import Journal
 from update.trust.verified import Provenance
 
 URL = "http://cdn.example/a.zck"
@@ -46,7 +49,8 @@ class Site:
         self.registry, self.forms = Registry(["plant"]), Unlisted()
         store, prove = self.ground.store, self.ground.vouched._prove
         self.adoption = Adoption(self.database, store, prove, self.registry, self.forms, clock=lambda: self.now_s)
-        self.joining = Joining(store, prove, self.forms)
+        self.journal = self.folder / "joined.json"
+        self.joining = Joining(store, prove, self.forms, JoinedPairs(Journal(Disk(), self.journal)))
         self.vouched = Vouched(self.ground.vouched.room, repository="plant", listed=tuple, prove=prove, adoption=self.adoption)
 
     async def have(self, file: Path) -> Obtained:
@@ -151,6 +155,28 @@ async def test_the_delta_beside_a_wanted_whole_bundle_is_served(site: Site) -> N
     assert site.forms.forms(whole.release) == (whole.release, delta.release)
     await site.want(whole)
     assert await site.look(later=True)
+
+
+async def test_after_a_start_both_forms_are_known_and_proved_again(site: Site) -> None:
+    found = [await site.have(delta_of(site.folder)), await site.have(whole_of(site.folder))]
+    whole = await site.joining.join(found)
+    await site.want(whole)
+    site.start()
+    assert await site.look(later=True)
+    assert site.forms.forms(whole.release) == (whole.release, found[0].release)
+
+
+@pytest.mark.parametrize("damage", [b"{", b'{"pairs": 3}', b"not json at all\n"])
+async def test_without_its_record_the_whole_form_is_wanted_alone(
+    site: Site, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = await site.joining.join([await site.have(delta_of(site.folder)), await site.have(whole_of(site.folder))])
+    await site.want(whole)
+    site.journal.write_bytes(damage)
+    site.start()
+    assert "is lost" in caplog.text
+    assert not await site.look(later=True)
+    assert site.forms.forms(whole.release) == (whole.release,)
 
 
 async def test_bundles_that_do_not_install_the_same_are_not_joined(site: Site) -> None:

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from gateway.north.hawkbit.bodies import AWAY_S, CHECK_S, MAX_BODIES, MAX_PLACES, HawkbitBodies
+from gateway.north.hawkbit.bodies import AWAY_S, CHECK_S, MAX_BODIES, MAX_PLACES, START_S, HawkbitBodies
 from gateway.north.hawkbit.meaning import Artifact
 from tests.builders.relayed import body_of, index_of, make_zck, until
 from update.bundle.deltas import Body
@@ -81,12 +82,12 @@ class Server:
 class Shelf:
     """The places over one server, at a time that is set by hand."""
 
-    def __init__(self, zck: Path, *, patience_s: float = 20.0) -> None:
+    def __init__(self, zck: Path, *, patience_s: float = 20.0, expecting: bool = False) -> None:
         self.server, self.now_s = Server(), 1000.0
         self.content, index = zck.read_bytes(), index_of(zck)
         self.body = Body(ZckHeader(index.sha256, len(index.header.raw)), len(self.content))
         self.info = TargetInfo("plant", "x.zck", len(self.content), index.sha256, TargetCustom(zck_header=self.body.header), "")
-        self.bodies = HawkbitBodies(patience_s=patience_s, clock=lambda: self.now_s)
+        self.bodies = HawkbitBodies(patience_s=patience_s, expecting=expecting, clock=lambda: self.now_s)
 
     def note(self, controller: str, action: str = "1", **files: bytes) -> None:
         self.bodies.note(self.server, controller, action, [self.body], self.server.offer(controller, **files))
@@ -201,6 +202,29 @@ async def test_what_is_kept_is_bounded(zck: Path) -> None:
         shelf.bodies.note(shelf.server, "n1", "1", [body], artifacts)
     assert shelf.bodies.reachable(shelf.info) == ()
     assert len(shelf.bodies._places) == MAX_BODIES
+
+
+async def test_after_a_start_who_asks_for_chunks_waits_until_a_deployment_tells_where_they_are(zck: Path) -> None:
+    shelf, span = Shelf(zck, expecting=True), body_of(zck)
+    reading = asyncio.ensure_future(shelf.read(span))
+    await asyncio.sleep(0)
+    assert not reading.done()
+    assert shelf.bodies.reachable(shelf.info) == (), "nobody is offered a delta for it"
+    shelf.note("n1", b_bin=shelf.content)
+    await shelf.look()
+    assert await reading == [(span.start, shelf.content[span.start :])]
+    shelf.note("n2", b_bin=shelf.content)
+    assert {each.name for each in shelf.bodies.sources_of(shelf.info)} == {f"{ROOT}/n1/b.bin", f"{ROOT}/n2/b.bin"}
+
+
+async def test_it_waits_neither_for_ever_nor_for_what_a_repository_lists(zck: Path) -> None:
+    shelf = Shelf(zck, expecting=True)
+    assert shelf.bodies.sources_of(replace(shelf.info, role="targets")) == ()
+    (source,) = shelf.bodies.sources_of(shelf.info)
+    shelf.now_s += START_S
+    with pytest.raises(UnreachableError):
+        _ = [piece async for piece in source.read_ranges([body_of(zck)])]
+    assert shelf.bodies.sources_of(shelf.info) == ()
 
 
 async def test_what_pins_no_header_is_in_no_place(zck: Path) -> None:
