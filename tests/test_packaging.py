@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("update", "node_agent", "media", "gateway")
-LOCKED_EXTRAS = ("gateway", "publisher", "dbus", "speed", "test", "docs")
+LOCKED_EXTRAS = ("gateway", "publisher", "dbus", "devices", "speed", "test", "docs")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCKS = {"node": (), "gateway": ("gateway",), "publisher": ("publisher",), "dev": LOCKED_EXTRAS}
 
