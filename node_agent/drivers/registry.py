@@ -40,6 +40,7 @@ DRIVERS: Final[Mapping[str, Kind]] = {
         "node_agent.drivers.swupdate_web.device:SwupdateWebDriver",
         switches=True,
     ),
+    "mcuboot": Kind("node_agent.drivers.mcuboot:McubootConfig", "node_agent.drivers.mcuboot:McubootDriver", switches=True),
     "simulated": Kind("node_agent.drivers.simulated:SimulatedConfig", "node_agent.drivers.simulated:SimulatedDriver"),
 }
 

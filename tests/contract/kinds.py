@@ -16,6 +16,7 @@ import pytest
 
 from node_agent.drivers.driver import Restart
 from tests.contract.devices import DeviceMaker, Release, linux_device, linux_uboot_device, make_release, simulated_device
+from tests.contract.mcu_devices import McuReleases, mcu_device
 from tests.contract.rauc_devices import RaucReleases, rauc_device
 from tests.contract.swupdate_devices import SwupdateReleases, swupdate_device
 from tests.contract.web_devices import web_device_maker
@@ -80,6 +81,10 @@ KINDS: Mapping[str, Kind] = {
     "rauc": Kind(RaucReleases, _rauc, variables=False, marks=(pytest.mark.interop, _LOOP)),
     "swupdate-web": Kind(
         SwuReleases, lambda stack, releases: web_device_maker(stack, releases(1)), variables=False, restart=Restart.DONE
+    ),
+    "mcuboot-udp": Kind(McuReleases, lambda stack, _releases: mcu_device(stack), variables=False, starts=1, restart=Restart.DONE),
+    "mcuboot-pty": Kind(
+        McuReleases, lambda stack, _releases: mcu_device(stack, pty=True), variables=False, starts=1, restart=Restart.DONE
     ),
 }
 

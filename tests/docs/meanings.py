@@ -24,6 +24,7 @@ MEANINGS: Final[dict[str, str]] = {
     "driver.kind": "`linux`: two slots of block devices or files; `swupdate`: the same, written by an installed SWUpdate; "
     "`rauc`: RAUC's service writes and switches the slots; "
     "`swupdate-web`: another device, through the webserver of its SWUpdate; "
+    "`mcuboot`: a microcontroller with MCUboot, over SMP; "
     "`simulated`: a device that exists only in its records.",
     "bootloader.kind": "`uboot`: U-Boot's redundant environment by libubootenv's tools; `none`: the driver switches slots; "
     "`simulated`: a text file.",
@@ -66,6 +67,24 @@ MEANINGS: Final[dict[str, str]] = {
     "driver.swupdate.slots.parts.device": "The device that bundles call it by, and that SWUpdate writes.",
     "driver.swupdate.slots.parts.path": "The block device or file where it is read back: the same device.",
     "driver.swupdate.slots.parts.required": "Whether a bundle without an image for it is refused.",
+    "driver.mcuboot.port": "A serial port, or `socket://host:port` of a serial device server; this or `host`.",
+    "driver.mcuboot.baudrate": "Of the serial port.",
+    "driver.mcuboot.host": "The address of a device that speaks SMP over UDP; this or `port`.",
+    "driver.mcuboot.udp_port": "Its UDP port.",
+    "driver.mcuboot.image": "The number of the image, on devices that have several.",
+    "driver.mcuboot.slots": "What the two images are called that take turns.",
+    "driver.mcuboot.selection": 'The selection "set,mode" by which a bundle is judged, or empty.',
+    "driver.mcuboot.device": "The device that bundles call it by.",
+    "driver.mcuboot.slot_bytes": "How large an image may be: the device's slot without its trailer.",
+    "driver.mcuboot.image_key": "The PEM public key of the device's MCUboot; none: only the device checks.",
+    "driver.mcuboot.installed": "The image that it was delivered with, as the way back from the first update.",
+    "driver.mcuboot.power_cycle": "A command that switches a mute device off and on; empty: there is none.",
+    "driver.mcuboot.power_cycle_timeout_s": "How long that may take.",
+    "driver.mcuboot.answer_timeout_s": "How long one answer may take.",
+    "driver.mcuboot.erase_timeout_s": "The same for the first one of an upload, before which the device erases.",
+    "driver.mcuboot.settle_s": "How long the device is left alone after a restart.",
+    "driver.mcuboot.start_timeout_s": "How long it may take to answer after that.",
+    "driver.mcuboot.tries": "How often a request, or an upload that stands still, is begun again.",
     "driver.swupdate-web.url": "The device's webserver: `http://address:port`.",
     "driver.swupdate-web.probe_url": "Where the device tells its version; this or `probe_command`.",
     "driver.swupdate-web.probe_command": "A command here that prints the device's version; this or `probe_url`.",
