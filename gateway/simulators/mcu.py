@@ -2,7 +2,7 @@
 
 The part without a wire: what two places of flash hold, what MCUboot does with them at a start (MCUboot `docs/design.md`, "Image
 swapping"), and how Zephyr's server answers (Zephyr, "SMP protocol", groups 0 and 1). `mcu_server` puts it on UDP or a pty. The
-driver is tested on it, and its ways on the real firmware (`tests/system/test_mcuboot.py`).
+suite `tests/contract/test_microcontrollers.py` holds it against the real firmware.
 
 - A start with an image that is marked: swap if its hash fits (else it is erased), and keep it only where it was marked for good.
   The next start of an image that nobody confirmed swaps back.
