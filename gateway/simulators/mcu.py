@@ -44,6 +44,8 @@ class McuFaults:
     silent: bool = False  # nothing is answered
     lost_requests: tuple[int, ...] = ()  # numbers of requests, counted from the first, that never arrived
     lost_answers: tuple[int, ...] = ()  # numbers of requests that were carried out, and whose answer is lost
+    late_answers: tuple[int, ...] = ()  # numbers of requests whose answer comes `late_s` later
+    late_s: float = 0.5
     damaged_answers: tuple[int, ...] = ()  # numbers of requests whose answer is garbage
     restart_at: tuple[int, ...] = ()  # numbers of requests at which the power is cut
     recovery: bool = False  # serial recovery: images without flags, as MCUboot itself lists them

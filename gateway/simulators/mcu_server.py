@@ -132,8 +132,8 @@ def _serve(mcu: Mcu, frame: bytes, send: _Send) -> None:
     if number in faults.damaged_answers:
         answer = _GARBAGE
     if number not in faults.lost_answers:
-        if faults.answer_after_s:
-            asyncio.get_running_loop().call_later(faults.answer_after_s, send, answer)
+        if after_s := faults.answer_after_s + (faults.late_s if number in faults.late_answers else 0.0):
+            asyncio.get_running_loop().call_later(after_s, send, answer)
         else:
             send(answer)
     if resets and not faults.keeps_running:

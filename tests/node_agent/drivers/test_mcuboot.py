@@ -69,7 +69,7 @@ async def _update(driver: McubootDriver, release: Release) -> None:
     await driver.confirm()
 
 
-@pytest.mark.parametrize("fault", ["lost_requests", "lost_answers", "damaged_answers"])
+@pytest.mark.parametrize("fault", ["lost_requests", "lost_answers", "late_answers", "damaged_answers"])
 async def test_an_update_gets_through_whichever_answer_is_lost(bench: Bench, fault: str) -> None:
     driver, release = bench.driver(), bench.release(2)
     for number in range(0, REQUESTS, 5):
