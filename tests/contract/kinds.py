@@ -39,8 +39,10 @@ class SwuReleases:
     made: dict[int, Release] = field(default_factory=dict)
 
     def __call__(self, version: int, /, bootenv: Bootenv = ()) -> Release:
-        if bootenv:
-            return make_release(self.folder, version, bootenv=bootenv)
+        if bootenv:  # beside the others: what was made before is still used
+            folder = self.folder / f"with-variables-{version}"
+            folder.mkdir(exist_ok=True)
+            return make_release(folder, version, bootenv=bootenv)
         if version not in self.made:
             self.made[version] = make_release(self.folder, version)
         return self.made[version]
