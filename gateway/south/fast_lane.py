@@ -217,7 +217,7 @@ class FastLane(asyncio.Protocol):
         except ConnectionError:
             self._transport.abort()
             return
-        except BaseException:
+        except BaseException:  # whatever it is, half an answer must not be taken for a whole one
             self._transport.abort()
             raise
         self._sending = None

@@ -206,7 +206,7 @@ class Line:
         try:
             await client.connect()
             _require_echo(await client.request(EchoWrite(d=_ECHO)))
-        except BaseException:
+        except BaseException:  # a cancelled contact, too, must not leave the port open
             await _closed(client)
             raise
         self._client = client
