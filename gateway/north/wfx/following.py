@@ -116,8 +116,10 @@ class Following:
             self._check_workflow(job, phase)
             if phase in _LIVE:
                 await self._take(node, client, job, source, phase)
-        except (AssignerError, BundleError, TrustError, UnknownNodeError, _RefusedError) as error:
+        except (AssignerError, BundleError, TrustError, UnknownNodeError) as error:
             await self._refuse(node, source, error)
+        except _RefusedError as error:
+            await self._refuse(node, source, error.why)
 
     def _check_workflow(self, job: Job, phase: Phase | None) -> None:
         name = "" if job.workflow is None else job.workflow.name
@@ -151,7 +153,7 @@ class Following:
             if tries < _TRIES:
                 raise
             del self._absent[node.id, source]
-            raise _RefusedError(f"{error} (asked {tries} times)") from error
+            raise _RefusedError(ProtocolError(f"{error} (asked {tries} times)")) from error
         self._absent.pop((node.id, source), None)
         return obtained
 
@@ -192,14 +194,16 @@ class Following:
             await self._server.teller.concluded(transaction, node.id, source, state=state, words=words)
 
 
-class _RefusedError(FieldrelayError):
-    """A job that wants nothing usable; never leaves this module."""
+class _RefusedError(Exception):
+    """A job that wants nothing usable, and `why`; never leaves this module."""
 
-    code = ProtocolError.code
+    def __init__(self, why: FieldrelayError) -> None:
+        super().__init__(str(why))
+        self.why = why
 
 
 def _read(job: Job) -> Wanted:
     try:
         return wanted_of(job)
     except ProtocolError as error:  # of the definition: asking again would bring the same
-        raise _RefusedError(str(error)) from error
+        raise _RefusedError(error) from error
