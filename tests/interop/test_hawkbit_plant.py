@@ -5,8 +5,10 @@ a window that was closed, a gateway that is killed in the middle, a server that 
 """
 
 import asyncio
+import json
+import sqlite3
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -61,6 +63,13 @@ async def nodes_succeed_when_they_have_proved_it(site: Plant, operator: Manageme
         assert (await operator.target(each.target)).update_status == "in_sync"
 
 
+def lines_told(site: Plant, name: str) -> list[str]:
+    """Every line that a node has told the gateway."""
+    with closing(sqlite3.connect(site.appliance.state.database)) as kept:
+        rows = kept.execute("SELECT details FROM reports WHERE node = ? ORDER BY id", (name,)).fetchall()
+    return [line for (details,) in rows for line in json.loads(details)]
+
+
 async def what_cannot_be_installed_fails_with_the_nodes_reason(site: Plant, operator: Management, name: str) -> None:
     node, place = site.nodes[name], site.folder / "no" / "such" / "device"
     async with node.running():
@@ -68,7 +77,10 @@ async def what_cannot_be_installed_fails_with_the_nodes_reason(site: Plant, oper
         assert await deployed.end() == ["error"]
     assert is_blank(node)
     said = await deployed.words()
-    assert str(place) in said or NO_MORE_SAID in said
+    told = lines_told(site, name)
+    assert told, "the node's own words are kept"
+    assert [line for line in told if line[:500] not in said] == [], "all that the node told the gateway is at hawkBit"
+    assert str(place) in said or (str(place) not in "".join(told) and NO_MORE_SAID in said)
     node.restart(FELL_BACK)
     async with node.running():
         better = await site.deploy(operator, name, site.bundle(IMAGE, "1.3"))
