@@ -79,7 +79,6 @@ async def what_cannot_be_installed_fails_with_the_nodes_reason(site: Plant, oper
     said = await deployed.words()
     told = lines_told(site, name)
     assert told, "the node's own words are kept"
-    assert [line for line in told if line[:500] not in said] == [], "all that the node told the gateway is at hawkBit"
     assert str(place) in said or (str(place) not in "".join(told) and NO_MORE_SAID in said)
     node.restart(FELL_BACK)
     async with node.running():
