@@ -86,6 +86,13 @@ class AssignerError(UsageError):
     exit_status = 17
 
 
+class PlanRefusedError(UsageError):
+    """A release plan cannot be carried out on this site as it is now; nothing was touched."""
+
+    code = "usage.plan-refused"
+    exit_status = 18
+
+
 class TrustError(FieldrelayError):
     """Something was signed by the wrong hands, too old, or not for this device."""
 
@@ -216,6 +223,13 @@ class DescriptionError(BundleError):
     """sw-description is malformed or says something that cannot be installed."""
 
     code = "bundle.description"
+    exit_status = 32
+
+
+class PlanError(BundleError):
+    """A release plan is malformed or contradicts itself."""
+
+    code = "bundle.plan"
     exit_status = 32
 
 
