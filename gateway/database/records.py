@@ -64,8 +64,9 @@ class Handling(StrEnum):
 
 
 class Commit(StrEnum):
-    """What a node may do after its test: keep the trial, make it permanent, or go back (one decision for many devices)."""
+    """How far a node may go (one decision for many devices), as `update.wire.assignment.Commit` tells it."""
 
+    PREPARE = "prepare"
     HOLD = "hold"
     COMMIT = "commit"
     ABORT = "abort"

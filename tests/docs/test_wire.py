@@ -13,7 +13,7 @@ from gateway.south.pairs.server import PairPatches
 from update.chunks.pair import PatchForm
 from update.digest import digest_of
 from update.wire import attributes
-from update.wire.assignment import Assignment, Commit
+from update.wire.assignment import Assignment, Commit, Lost
 from update.wire.ddi import Report
 from update.wire.est import CACERTS_PATH, ENROLL_PATH, REQUEST_TYPE, RESPONSE_TYPE
 from update.wire.service import SERVICE_TYPE, text_record
@@ -47,8 +47,9 @@ def test_first_contact_is_there() -> None:
 
 
 def test_every_chunk_metadata_and_attribute_is_there() -> None:
-    some = Assignment("r", "t", digest_of(b""), 1, 0, Commit.HOLD)
-    assert named(*(entry.key for entry in some.metadata()), *Commit) == []
+    some = Assignment("r", "t", digest_of(b""), 1, 0, Commit.HOLD, 600, Lost.KEEP)
+    assert len(some.metadata()) == 8
+    assert named(*(entry.key for entry in some.metadata()), *Commit, *Lost) == []
     assert named(attributes.HARDWARE, attributes.VERSION, attributes.SHA256, attributes.SLOT) == []
     assert len(fields(attributes.NodeFacts)) == 4
 
