@@ -32,7 +32,8 @@ from update.trust.verified import Provenance
 
 _PATIENCE_S = 60.0
 _LOOK_EVERY_S = 0.1
-_COMPANY = "hawkbit:company"
+COMPANY = "hawkbit:company"
+"""The server, as an assigner."""
 WRITTEN = "All Chunks Installed."
 """What swupdate says when it has installed; nothing is proved then."""
 _ENDS = frozenset({"finished", "error", "canceled"})
@@ -118,7 +119,7 @@ class Plant:
         found = {}
         for name in names:
             target = self.target(name)
-            await until(f"{target} is a target", partial(_is_target, operator, target))
+            await until(f"{target} is a target", partial(is_target, operator, target))
             found[name] = Deployed(operator, target, await operator.assign(target, number, window=window))
         return found
 
@@ -144,15 +145,12 @@ async def plant(folder: Path, url: str, names: Sequence[str], *, slot_bytes: int
     builder = RepositoryBuilder(now=datetime.now(UTC))
     builder.write_to(folder / "repository")
     (folder / "root.json").write_bytes(builder.root_bytes)
-    (folder / "token").write_text(GATEWAY_TOKEN)
-    (folder / "token").chmod(0o600)
     appliance = Appliance(folder)
     await appliance.set_up(
         str(folder / "repository"),
         south="polling_interval_s = 1",
         repository=f'cms_roots = ["{pki.anchors}"]',
-        more=f'[[hawkbit]]\nname = "company"\nurl = "{url}"\nrepository = "plant"\ngateway_token = "token"\n'
-        f'controller = "{prefix}{{node}}"\nrequests_per_s = 100\n',
+        more=above(folder, url, prefix),
     )
     place, source = folder / "device", folder / "source"
     place.touch()
@@ -163,6 +161,16 @@ async def plant(folder: Path, url: str, names: Sequence[str], *, slot_bytes: int
     yield Plant(folder, prefix, appliance, made, place, source)
 
 
+def above(folder: Path, url: str, prefix: str) -> str:
+    """The section of a gateway in `folder` for the server at `url`, with the file of its token: node `n1` is `<prefix>n1`."""
+    (folder / "token").write_text(GATEWAY_TOKEN)
+    (folder / "token").chmod(0o600)
+    return (
+        f'[[hawkbit]]\nname = "company"\nurl = "{url}"\nrepository = "plant"\ngateway_token = "token"\n'
+        f'controller = "{prefix}{{node}}"\nrequests_per_s = 100\n'
+    )
+
+
 async def _admit(appliance: Appliance, names: Sequence[str]) -> dict[str, str]:
     """Give each node its token, and all of them to the server."""
     database = await Database.open(sqlite_url(appliance.state.database))
@@ -171,7 +179,7 @@ async def _admit(appliance: Appliance, names: Sequence[str]) -> dict[str, str]:
         tokens = {name: await accounts.give_token(name, ClientKind.SWUPDATE) for name in names}
         async with database.writing() as transaction:
             for name in names:
-                await nodes.set_assigner(transaction, name, _COMPANY)
+                await nodes.set_assigner(transaction, name, COMPANY)
                 await nodes.set_accepts(transaction, name, Provenance.CMS)
     finally:
         await database.close()
@@ -195,7 +203,8 @@ async def until(what: str, holds: Callable[[], Awaitable[bool]], *, patience_s: 
         await asyncio.sleep(_LOOK_EVERY_S)
 
 
-async def _is_target(operator: Management, target: str) -> bool:
+async def is_target(operator: Management, target: str) -> bool:
+    """Whether the server knows what a device is."""
     try:
         return bool(await operator.attributes(target))
     except ManagementError:
