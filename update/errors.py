@@ -338,6 +338,20 @@ class SilentError(DeviceError):
     exit_status = 47
 
 
+class ProgramError(DeviceError):
+    """The program that stands between the agent and a device broke its contract, or ran out of its time."""
+
+    code = "device.program"
+    exit_status = 48
+
+
+class NoWayBackError(DeviceError):
+    """The device's only image would be overwritten, and no copy of it is at hand."""
+
+    code = "device.no-way-back"
+    exit_status = 49
+
+
 class StoreError(FieldrelayError):
     """The local disk."""
 

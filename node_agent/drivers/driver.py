@@ -70,6 +70,14 @@ class Capabilities:
     revert: bool  # it returns to the previous version, by itself or on demand
     resume: bool  # an interrupted write goes on where it stopped
     needs_power_cycle: bool  # only a power cycle starts the new version
+    reflash: bool = False  # it has one slot: `revert` writes the image before it again, from the copy that is kept here
+
+    @property
+    def way_back(self) -> str:
+        """How it returns to what it ran, in words for people."""
+        if not self.revert:
+            return "none"
+        return "by re-flashing" if self.reflash else "by switching"
 
 
 @dataclass(frozen=True, slots=True)
