@@ -15,6 +15,7 @@ from enum import StrEnum
 
 from update.digest import Digest
 from update.identity import Hardware
+from update.plans.plan import Lost
 from update.trust.verified import Provenance
 
 MAX_ACTION_ID = 2**31 - 1
@@ -70,6 +71,22 @@ class Commit(StrEnum):
     HOLD = "hold"
     COMMIT = "commit"
     ABORT = "abort"
+
+
+class Stage(StrEnum):
+    """Where our own agent waits for a decision, by its word; empty while it does not wait."""
+
+    NONE = ""
+    PREPARED = "prepared"
+    HOLDING = "holding"
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """How long a node keeps its trial without hearing from the gateway (0: without limit), and what it does then."""
+
+    hold_s: int
+    lost: Lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +183,7 @@ class Action:
 
     `source` is the id that the assigner knows it by, empty for orders given here. `offers` counts how often that was
     noted, `installed` is when it first said that it had installed, and `boot_id` the boot in which it installs.
+    `hold` is there where it is part of a coordinated release; `stage` is where the node waits then, and said so at `staged`.
     """
 
     id: int
@@ -186,6 +204,9 @@ class Action:
     offers: int = 0
     installed: datetime | None = None
     boot_id: str = ""
+    hold: Hold | None = None
+    stage: Stage = Stage.NONE
+    staged: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,22 @@ from datetime import datetime
 from sqlalchemy import Row, func, insert, select, update
 
 from gateway.database.engine import Transaction
-from gateway.database.records import Action, ActionOutcome, ActionState, Commit, End, Handling, Release, Terms
+from gateway.database.records import (
+    Action,
+    ActionOutcome,
+    ActionState,
+    Commit,
+    End,
+    Handling,
+    Hold,
+    Release,
+    Stage,
+    Terms,
+)
 from gateway.database.tables import actions as table
 from gateway.database.tables import as_utc, as_utc_or_none
 from update.digest import Digest
+from update.plans.plan import Lost
 from update.trust.verified import Provenance
 
 _AT_ONCE = Terms()
@@ -28,6 +40,8 @@ async def add(
     terms: Terms = _AT_ONCE,
     source: str = "",
     waiting: bool = False,
+    commit: Commit = Commit.COMMIT,
+    hold: Hold | None = None,
 ) -> Action:
     """Add an open action, or one that waits to be confirmed. `fence` comes from `nodes.raise_fence` of the same transaction."""
     values: dict[str, object] = {
@@ -38,7 +52,9 @@ async def add(
         "length": release.length,
         "version": release.version,
         "fence": fence,
-        "commit": Commit.COMMIT,
+        "commit": commit,
+        "hold_s": None if hold is None else hold.hold_s,
+        "lost": None if hold is None else hold.lost,
         "state": ActionState.WAITING if waiting else ActionState.OPEN,
         "provenance": release.provenance,
         **_columns_of(terms),
@@ -117,6 +133,18 @@ async def mark_boot(transaction: Transaction, action: int, boot_id: str) -> None
     await transaction.execute(statement.values(boot_id=boot_id))
 
 
+async def decide(transaction: Transaction, action: int, commit: Commit) -> None:
+    """How far a node may go from now on with an action that is not closed."""
+    statement = update(table).where(table.c.id == action, table.c.state != ActionState.CLOSED)
+    await transaction.execute(statement.values(commit=commit))
+
+
+async def mark_stage(transaction: Transaction, action: int, stage: Stage, *, now: datetime) -> None:
+    """Note where a node waits for a decision, and that it said so now."""
+    statement = update(table).where(table.c.id == action, table.c.state != ActionState.CLOSED)
+    await transaction.execute(statement.values(stage=stage, staged=as_utc(now)))
+
+
 async def confirm(transaction: Transaction, action: int) -> None:
     """A waiting action may run."""
     statement = update(table).where(table.c.id == action, table.c.state == ActionState.WAITING)
@@ -177,6 +205,9 @@ def record_of(row: Row[tuple[object, ...]]) -> Action:
         offers=row.offers,
         installed=as_utc_or_none(row.installed),
         boot_id=row.boot_id,
+        hold=None if row.hold_s is None else Hold(row.hold_s, Lost(row.lost)),
+        stage=Stage(row.stage),
+        staged=as_utc_or_none(row.staged),
     )
 
 

@@ -64,21 +64,34 @@ async def count_waiting(transaction: Transaction) -> Mapping[str, int]:
     return {row[0]: row[1] for row in await transaction.execute(statement)}
 
 
-async def replace_body(transaction: Transaction, message: int, body: Mapping[str, object]) -> None:
-    """Have a message that was not yet sent say more."""
+async def replace_body(transaction: Transaction, message: int, body: Mapping[str, object]) -> bool:
+    """Have a message say more whose sending was not yet begun; False, and nothing changed, for another."""
     statement = update(table).where(table.c.id == message, table.c.attempts == 0, table.c.delivered.is_(None))
-    await transaction.execute(statement.values(body=dict(body)))
+    return bool((await transaction.execute(statement.values(body=dict(body)))).rowcount)
+
+
+async def begin(transaction: Transaction, message: int) -> Outgoing | None:
+    """Before a message is sent: as it stands now, with the attempts before this one; from here on it says no more.
+
+    None for one that was delivered meanwhile.
+    """
+    own = (table.c.id == message, table.c.delivered.is_(None))
+    row = (await transaction.execute(select(table).where(*own).with_for_update())).one_or_none()
+    if row is None:
+        return None
+    await transaction.execute(update(table).where(*own).values(attempts=table.c.attempts + 1, not_before=None))
+    return _record(row)
 
 
 async def mark_failed(transaction: Transaction, message: int, *, trouble: str, not_before: datetime) -> None:
     """Sending failed: again, not before that time."""
-    values = {"attempts": table.c.attempts + 1, "trouble": trouble, "not_before": as_utc(not_before)}
+    values = {"trouble": trouble, "not_before": as_utc(not_before)}
     await transaction.execute(update(table).where(table.c.id == message).values(values))
 
 
 async def mark_delivered(transaction: Transaction, message: int, *, now: datetime, trouble: str = "") -> None:
     """The upstream has it, or (`trouble`) says that it wants it no more."""
-    values = {"attempts": table.c.attempts + 1, "delivered": as_utc(now), "trouble": trouble, "not_before": None}
+    values = {"delivered": as_utc(now), "trouble": trouble, "not_before": None}
     await transaction.execute(update(table).where(table.c.id == message).values(values))
 
 

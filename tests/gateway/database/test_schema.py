@@ -10,13 +10,13 @@ from sqlalchemy.schema import CreateTable
 
 from gateway.database import schema
 from gateway.database.engine import Database, sqlite_url
-from gateway.database.queries import actions, nodes, settings
-from gateway.database.records import Terms
+from gateway.database.queries import actions, coordinations, nodes, settings
+from gateway.database.records import Commit, Stage, Terms
 from gateway.database.tables import METADATA
 from update.errors import FormatVersionError
 from update.trust.verified import Provenance
 
-NEWEST = "0003"
+NEWEST = "0004"
 LATER_STEP = '''
 """A later release."""
 import sqlalchemy as sa
@@ -101,6 +101,27 @@ async def test_a_version_1_database_keeps_its_nodes_and_actions(tmp_path: Path) 
     assert action is not None
     assert (action.terms, action.offers, action.source) == (Terms(), 0, "")
     assert (action.release.version, action.release.provenance) == ("1.2", Provenance.TUF)
+    assert (action.hold, action.stage, action.staged, action.commit) == (None, Stage.NONE, None, Commit.COMMIT)
+
+
+async def test_a_version_3_database_gets_coordinated_releases_and_keeps_its_actions(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.db"
+    engine = create_engine(f"sqlite:///{file}")
+    with engine.begin() as connection:
+        schema.upgrade(connection, "0001")
+        connection.exec_driver_sql(NODE_OF_VERSION_1)
+        connection.exec_driver_sql(ACTION_OF_VERSION_1)
+        schema.upgrade(connection, "0003")
+        connection.exec_driver_sql("UPDATE actions SET installed = '2026-11-20 10:00:00', boot_id = 'b7'")
+    engine.dispose()
+    database = await Database.open(sqlite_url(file))
+    async with database.reading() as transaction:
+        action = await actions.find(transaction, 7)
+        assert await coordinations.live(transaction) == ()
+        assert await coordinations.held(transaction) == {}
+    await database.close()
+    assert action is not None
+    assert (action.boot_id, action.hold, action.stage) == ("b7", None, Stage.NONE)
 
 
 async def test_a_newer_database_is_refused_and_left_alone(
