@@ -6,7 +6,8 @@
     ├── BundleError  3x  the file itself: container, description, chunks
     ├── DeviceError  4x  slots, bootloader, handlers, health
     ├── StoreError   5x  disk and space
-    └── WireError    6x  the network
+    ├── WireError    6x  the network
+    └── MediumError  7x  a stick, or what is on it
 
 A leaf is a class with two attributes. The message says what was attempted, both values and what to do; the cause is
 chained (`raise ... from error`), never repeated. Libraries raise; command line, DDI, page and reports translate at the
@@ -455,3 +456,52 @@ class PeerIdentityError(WireError):
 
     code = "wire.identity"
     exit_status = 66
+
+
+class MediumError(FieldrelayError):
+    """A medium that travels by hand: it cannot be used, or not any more."""
+
+    code = "medium"
+    exit_status = 70
+
+
+class MediumGoneError(MediumError):
+    """The medium was pulled out; what was copied is kept, and the copy goes on when it comes back."""
+
+    code = "medium.gone"
+    exit_status = 71
+
+
+class MediumUnreadableError(MediumError):
+    """The medium answers with errors, or is no file system that is read here."""
+
+    code = "medium.unreadable"
+    exit_status = 72
+
+
+class MediumLimitError(MediumError):
+    """The medium holds more files, or deeper folders, than anything meant for a gateway does."""
+
+    code = "medium.limit"
+    exit_status = 73
+
+
+class MediumRefusedError(MediumError):
+    """The policy of this gateway does not allow this medium."""
+
+    code = "medium.not-allowed"
+    exit_status = 74
+
+
+class MediumChangedError(MediumError):
+    """The medium showed other bytes than before: it changed while it was read."""
+
+    code = "medium.changed"
+    exit_status = 75
+
+
+class MediumFullError(MediumError):
+    """There is no room on the medium, or it cannot be written."""
+
+    code = "medium.full"
+    exit_status = 76
