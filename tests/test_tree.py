@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("update", "node_agent", "media", "gateway")
 MAX_LINES = 400
 MAX_FUNCTION_LINES = 50
-TABLES = {"update/errors.py": 480}
+TABLES = {"update/errors.py": 600}
 """Files that are one table, which would only be harder to read in two."""
 
 DURABLE = {"fsync", "fdatasync", "rename", "renames", "replace", "move"}
