@@ -20,6 +20,7 @@ from gateway.simulators.hawkbit_actions import Holdings, Kind, RefusedError, Sim
 _HOST: Final = "127.0.0.1"
 _BASE: Final = "/DEFAULT/controller/v1/{target}"
 _LARGEST_BODY: Final = 1 << 20
+_UNTRUSTED: Final = "<html><title>400 The SSL certificate error</title><center>nginx</center></html>"
 
 Json = dict[str, object]
 
@@ -32,6 +33,8 @@ class Faults:
     flooded: int = 0  # so many next requests are answered with 429, as its filter does: without a Retry-After
     unanswered: int = 0  # so many next messages are taken, and the connection is cut before the answer
     refusing: bool = False  # 401 for everything
+    forbidding: bool = False  # 403 for everything, as a proxy says it that checks certificates by itself
+    untrusting: bool = False  # 400 for everything, as nginx says it that does not trust our certificate
     absent: bool = False  # 404 for everything, as a proxy without a server behind it says it
     garbage: bool = False  # 200 with something that is no JSON
     held: asyncio.Event | None = None  # answers begin when it is set
@@ -92,6 +95,8 @@ class HawkbitSimulator:
             await faults.held.wait()
         if faults.refusing or request.headers.get("Authorization") != f"GatewayToken {self.token}":
             return web.Response(status=401)
+        if faults.forbidding or faults.untrusting:
+            return web.Response(status=403 if faults.forbidding else 400, text=_UNTRUSTED, content_type="text/html")
         if faults.absent:
             return web.Response(status=404)
         if faults.flooded:

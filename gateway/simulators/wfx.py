@@ -18,6 +18,7 @@ from gateway.simulators.wfx_jobs import CLIENT, WFX, Jobs, Json, RefusedError, S
 
 BASE: Final = "/api/wfx/v1"
 _HOST: Final = "127.0.0.1"
+_UNTRUSTED: Final = "<html><title>400 No required SSL certificate was sent</title></html>"
 
 
 @dataclass(slots=True)
@@ -30,6 +31,7 @@ class Faults:
     held: asyncio.Event | None = None  # answers begin when it is set
     absent: bool = False  # 404 for everything, as a proxy without a server behind it says it
     forbidding: bool = False  # 403 for everything, as a guard before it says it
+    untrusting: bool = False  # 400 for everything, as nginx says it that does not trust our certificate
     overtaken: tuple[str, ...] = ()  # before the next step, somebody takes the job through these states
     cut_events_after: int | None = None  # the stream breaks off after so many events
     garbage: bool = False  # 200 with something that is no JSON
@@ -104,8 +106,8 @@ class WfxSimulator:
             return web.Response(status=503, text="try later")
         if faults.absent:
             return web.Response(status=404, text="<h1>no such page</h1>")
-        if faults.forbidding:
-            return web.Response(status=403)
+        if faults.forbidding or faults.untrusting:
+            return web.Response(status=403) if faults.forbidding else web.Response(status=400, text=_UNTRUSTED)
         if faults.garbage and request.method == "GET":
             return web.Response(text="<html>sign in first</html>")
         if faults.refusing and request.method == "PUT":

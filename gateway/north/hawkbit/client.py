@@ -8,8 +8,9 @@ Rules:
 2. One GatewayToken may act as any target; TargetTokens are one per node; with neither, the client certificate of the session
    speaks (hawkBit DDI, authentication).
 3. All requests of one client keep a distance in time, so that a thousand nodes stay under the server's limits.
-4. 404 and 410 about an action mean that the server has closed or withdrawn it: `NotFoundError`. 403 means that it refuses
-   what it is told (a quota is used up), and says nothing about the action: `ForbiddenError`.
+4. 404 and 410 about an action mean that the server has closed or withdrawn it: `NotFoundError`. 403 in hawkBit's own words
+   means that it refuses what it is told (a quota is used up), and says nothing about the action: `ForbiddenError`. 403 without
+   them, and what refuses our certificate before hawkBit is asked, is our credential: `UnauthorizedError`.
 """
 
 import re
@@ -23,9 +24,10 @@ from urllib.parse import quote
 import aiohttp
 from pydantic import BaseModel
 
+from gateway.north.in_front import refuses_certificate, words_of
 from gateway.north.spacing import SpacedLine, Spacing
 from update.chunks.ranges import Range
-from update.errors import ForbiddenError, NotFoundError, ProtocolError, WireError
+from update.errors import ForbiddenError, NotFoundError, ProtocolError, UnauthorizedError, WireError
 from update.wire import ddi
 from update.wire.ddi_confirmation import ConfirmationAction, ConfirmationFeedback, Installed
 from update.wire.download import Sink, download
@@ -36,6 +38,8 @@ from update.wire.rate import Retry
 
 _NUMBER = re.compile(r"/([1-9][0-9]{0,18})(?:\?|$)")
 _TAKEN = frozenset({200, 201, 202, 204})
+_OWN_WORD = b'"errorCode"'
+"""In every refusal that hawkBit words itself."""
 _JSON = {"Accept": "application/json", "Content-Type": "application/json"}
 _Message = TypeVar("_Message", bound=BaseModel)
 
@@ -173,7 +177,7 @@ class HawkbitClient:
         await self._spacing.wait()
         async with exchange(self._session, "GET", url, manner, headers=_JSON, small=True, redirects=False) as response:
             if response.status != 200:
-                raise _refusal(response)
+                raise await _refusal(response, manner)
             return ddi.decode(model, await read_bounded(response, max_bytes, manner), max_bytes=max_bytes)
 
     async def _send(self, method: str, controller: str, path: str, message: BaseModel) -> None:
@@ -184,7 +188,7 @@ class HawkbitClient:
             self._session, method, url, manner, headers=_JSON, body=body, small=True, redirects=False
         ) as response:
             if response.status not in _TAKEN:
-                raise _refusal(response)
+                raise await _refusal(response, manner)
 
     def _url(self, controller: str, path: str) -> str:
         return f"{self._root}/{quote(controller, safe='')}{'/' if path else ''}{path}"
@@ -205,10 +209,13 @@ class HawkbitClient:
         return replace(self._manner, headers={**self._manner.headers, "Authorization": header}) if header else self._manner
 
 
-def _refusal(response: aiohttp.ClientResponse) -> WireError:
+async def _refusal(response: aiohttp.ClientResponse, manner: Manner) -> WireError:
     """Rule 4."""
-    if response.status == HTTPStatus.FORBIDDEN:
-        return ForbiddenError(f"{response.url} refuses this ({response.status}): a quota of the server is used up")
+    status, words = response.status, await words_of(response, manner)
+    if status == HTTPStatus.FORBIDDEN and _OWN_WORD in words:
+        return ForbiddenError(f"{response.url} refuses this ({status}): a quota of the server is used up")
+    if status == HTTPStatus.FORBIDDEN or refuses_certificate(status, words):
+        return UnauthorizedError(f"{response.url} refuses us ({status}), before hawkBit is asked; check the certificate or token")
     return refusal(response)
 
 

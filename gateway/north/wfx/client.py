@@ -20,6 +20,7 @@ from urllib.parse import quote, urlencode
 
 import aiohttp
 
+from gateway.north.in_front import refuses_certificate, words_of
 from gateway.north.spacing import Spacing
 from gateway.north.wfx.events import EventReader
 from gateway.north.wfx.messages import (
@@ -188,8 +189,9 @@ class WfxClient:
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> WireError:
         """Rule 3."""
-        if response.status == 403:
-            return UnauthorizedError(f"{response.url} refuses us (403); check the token and the client ids it admits")
+        if response.status in {400, 403} and await self._refuses_us(response):
+            words = "check the token, the certificate and the client ids it admits"
+            return UnauthorizedError(f"{response.url} refuses us ({response.status}); {words}")
         if response.status == 404:
             code = code_of(await read_bounded(response, MAX_REFUSAL_BYTES, self._manner))
             if code == _GONE:
@@ -200,6 +202,9 @@ class WfxClient:
         if 300 <= response.status < 400:
             return UnreachableError(f"{response.url} leads elsewhere ({response.status}); name the server itself as url")
         return refusal(response)
+
+    async def _refuses_us(self, response: aiohttp.ClientResponse) -> bool:
+        return response.status == 403 or refuses_certificate(response.status, await words_of(response, self._manner))
 
 
 def _fitting(clients: Sequence[str]) -> tuple[str, ...]:

@@ -64,7 +64,13 @@ async def test_an_answer_that_was_lost_brings_no_second_end(
 
 
 @pytest.mark.parametrize(
-    ("faults", "error"), [(Faults(absent=True), UnreachableError), (Faults(refusing=True), UnauthorizedError)]
+    ("faults", "error"),
+    [
+        (Faults(absent=True), UnreachableError),
+        (Faults(refusing=True), UnauthorizedError),
+        (Faults(forbidding=True), UnauthorizedError),
+        (Faults(untrusting=True), UnauthorizedError),
+    ],
 )
 async def test_who_is_not_hawkbit_swallows_no_result(
     site: NorthSite, simulator: HawkbitSimulator, bundle: bytes, faults: Faults, error: type[Exception]

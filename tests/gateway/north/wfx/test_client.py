@@ -80,6 +80,7 @@ async def test_what_it_cannot_do_now_has_a_name(client: WfxClient, simulator: Wf
         ("failing", 1, UnreachableError),
         ("absent", True, UnreachableError),
         ("forbidding", True, UnauthorizedError),
+        ("untrusting", True, UnauthorizedError),
         ("garbage", True, ProtocolError),
     ]
     for fault, value, error in expected:
