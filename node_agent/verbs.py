@@ -18,8 +18,6 @@ from node_agent.service import serve
 from node_agent.source import DdiSource, FileSource
 from node_agent.states import Outcome, State
 from update.errors import FieldrelayError
-from update.identity import Hardware
-from update.wire.attributes import NodeFacts
 
 NOTHING_STATUS: Final = 3
 
@@ -120,11 +118,7 @@ class _Pauses:
 
 def _ddi(node: Node) -> DdiSource:
     async def attributes() -> Mapping[str, str]:
-        hardware = Hardware.parse(node.config.node.hardware)
-        running = next((slot for slot in await node.driver.slots() if slot.booted), None)
-        if running is None:
-            return NodeFacts(hardware).attributes()
-        return NodeFacts(hardware, running.version or "", running.bundle, running.name).attributes()
+        return (await node.device.facts()).attributes()
 
     return DdiSource(node.config.node.id, node.link.controller, attributes, node.link.prove)
 
