@@ -32,11 +32,20 @@ class Environment(Protocol):
 
 
 class ScriptedBootloader:
-    """`Bootloader` on an `Environment`; `running` tells the booted slot."""
+    """`Bootloader` on an `Environment`; `running` tells the booted slot, `started` hears of it on a board that is simulated."""
 
-    def __init__(self, environment: Environment, running: Callable[[], str]) -> None:
+    def __init__(
+        self, environment: Environment, running: Callable[[], str], started: Callable[[str], None] | None = None
+    ) -> None:
         self._environment = environment
         self._running = running
+        self._started = started
+
+    def start(self) -> None:
+        """Start a simulated board anew; `BootloaderError` for a real one, which its power starts."""
+        if self._started is None:
+            raise BootloaderError("this bootloader is a real one: it starts its board itself; use bootloader.kind simulated")
+        self._started(start(self._environment))
 
     def booted(self) -> str:
         """The slot that runs now."""

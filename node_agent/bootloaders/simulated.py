@@ -22,10 +22,14 @@ _MAX_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
 class SimulatedBootloaderConfig:
-    """The environment's file, and the stand-in for the kernel's command line that the board writes at every start."""
+    """The environment's file, and the stand-in for the kernel's command line that the board writes at every start.
+
+    `fresh`: where there is no such file, the board is delivered and started for the first time.
+    """
 
     environment: Path
     command_line: CommandLine = field(default_factory=CommandLine)
+    fresh: bool = False
 
 
 class SimulatedEnvironment:
@@ -59,4 +63,16 @@ class SimulatedEnvironment:
 
 def create(config: SimulatedBootloaderConfig, disk: Disk) -> ScriptedBootloader:
     """The bootloader as the agent sees it."""
-    return ScriptedBootloader(SimulatedEnvironment(config.environment, disk), config.command_line.booted)
+    line = config.command_line
+
+    def started(slot: str) -> None:
+        disk.write_file(line.path, f"fieldrelay.slot={slot}\n".encode())
+
+    environment = SimulatedEnvironment(config.environment, disk)
+    board = ScriptedBootloader(environment, line.booted, started)
+    if config.fresh and not (config.environment.exists() and line.path.exists()):
+        disk.make_folder(config.environment.parent)
+        disk.make_folder(line.path.parent)
+        environment.seed()
+        board.start()
+    return board

@@ -22,18 +22,29 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Where a kind's configuration class and its maker are, as `module:name`; `switches`: a driver that needs no bootloader."""
+    """Where a kind's configuration class and its maker are, as `module:name`.
+
+    `switches`: a driver that needs no bootloader. `own_machine`: its device is the machine that the agent runs on.
+    """
 
     config: str
     maker: str
     switches: bool = False
+    own_machine: bool = False
 
 
 DRIVERS: Final[Mapping[str, Kind]] = {
-    "linux": Kind("node_agent.drivers.linux:LinuxConfig", "node_agent.drivers.linux:LinuxDriver"),
-    "rauc": Kind("node_agent.drivers.installers.rauc:RaucConfig", "node_agent.drivers.installers.rauc:RaucDriver", switches=True),
+    "linux": Kind("node_agent.drivers.linux:LinuxConfig", "node_agent.drivers.linux:LinuxDriver", own_machine=True),
+    "rauc": Kind(
+        "node_agent.drivers.installers.rauc:RaucConfig",
+        "node_agent.drivers.installers.rauc:RaucDriver",
+        switches=True,
+        own_machine=True,
+    ),
     "swupdate": Kind(
-        "node_agent.drivers.installers.swupdate:SwupdateConfig", "node_agent.drivers.installers.swupdate:SwupdateDriver"
+        "node_agent.drivers.installers.swupdate:SwupdateConfig",
+        "node_agent.drivers.installers.swupdate:SwupdateDriver",
+        own_machine=True,
     ),
     "swupdate-web": Kind(
         "node_agent.drivers.swupdate_web.device:SwupdateWebConfig",
@@ -62,6 +73,25 @@ def check_pair(driver: str, bootloader: str) -> None:
         raise ConfigurationError(f"bootloader.kind: the driver {driver} needs a bootloader that switches its slots; name it")
 
 
+def check_attached(driver: str) -> None:
+    """`ConfigurationError` for a driver whose device is the machine it runs on: a gateway does not restart for a device."""
+    if _find(DRIVERS, "driver", driver).own_machine:
+        attached = ", ".join(sorted(name for name, kind in DRIVERS.items() if not kind.own_machine))
+        raise ConfigurationError(
+            f"driver.kind: the driver {driver} updates the machine that it runs on; for devices of a gateway there are {attached}"
+        )
+
+
+def settled_driver(kind: str, options: Mapping[str, object], folder: Path) -> dict[str, object]:
+    """`options` complete, with every path meant from `folder`, without making anything. Errors: as `make_driver`."""
+    return _settled("driver", _find(DRIVERS, "driver", kind), kind, options, folder)
+
+
+def settled_bootloader(kind: str, options: Mapping[str, object], folder: Path) -> dict[str, object]:
+    """The same of a bootloader."""
+    return _settled("bootloader", _find(BOOTLOADERS, "bootloader", kind), kind, options, folder)
+
+
 def make_driver(kind: str, options: Mapping[str, object], folder: Path, surroundings: Surroundings) -> Driver:
     """The driver `kind`; relative paths in `options` are meant from `folder`. Errors: `ConfigurationError` names the key."""
     found = _find(DRIVERS, "driver", kind)
@@ -87,6 +117,12 @@ def _find(kinds: Mapping[str, Kind], what: str, name: str) -> Kind:
     if name not in kinds:
         raise ConfigurationError(f"no {what} is called {name[:80]!r}; there are {', '.join(sorted(kinds))}")
     return kinds[name]
+
+
+def _settled(what: str, found: Kind, name: str, options: Mapping[str, object], folder: Path) -> dict[str, object]:
+    value = _configuration(f"{what}.{name}", found, options, folder)
+    settled: dict[str, object] = TypeAdapter(cast("type[object]", resolve(found.config))).dump_python(value)
+    return settled
 
 
 def _configuration(where: str, kind: Kind, options: Mapping[str, object], folder: Path) -> object:

@@ -6,6 +6,7 @@ progress report per image and notes what the bundle would have written; everythi
 
 import asyncio
 from enum import StrEnum
+from typing import Protocol, runtime_checkable
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
@@ -42,11 +43,24 @@ class Word(StrEnum):
 
 @dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
 class SimulatedConfig:
-    """The slots' names, the selection `set,mode` of each (or empty), and the words that fail."""
+    """The slots' names, the selection `set,mode` of each (or empty), and the words that fail.
+
+    `restarts`: the device restarts while its agent stays up, as one behind a gateway does; its bootloader is simulated too.
+    """
 
     slots: tuple[str, str] = ("a", "b")
     selections: tuple[str, str] = ("", "")
     broken: tuple[Word, ...] = ()
+    restarts: bool = False
+
+
+@runtime_checkable
+class _Startable(Protocol):
+    """A simulated bootloader."""
+
+    def start(self) -> None:
+        """Start the board anew."""
+        ...
 
 
 class SimulatedDriver:
@@ -88,9 +102,14 @@ class SimulatedDriver:
         await asyncio.to_thread(self._switch.activate)
 
     async def restart(self) -> Restart:
-        """Leave it to the supervisor."""
+        """Leave it to the supervisor, or start anew beside the agent."""
         self._fail(Word.RESTART)
-        return Restart.BY_EXIT
+        if not self._config.restarts:
+            return Restart.BY_EXIT
+        if not isinstance(self._bootloader, _Startable):
+            raise HandlerError("driver.simulated.restarts needs a bootloader that is simulated too")
+        await asyncio.to_thread(self._bootloader.start)
+        return Restart.DONE
 
     async def confirm(self) -> None:
         """Keep the running slot."""

@@ -103,11 +103,13 @@ MEANINGS: Final[dict[str, str]] = {
     "driver.simulated.slots": "The names of both slots.",
     "driver.simulated.selections": 'The selection "set,mode" of each, or empty.',
     "driver.simulated.broken": "What shall fail.",
+    "driver.simulated.restarts": "The device restarts while its agent stays up, as one behind a gateway does.",
     "bootloader.uboot.environment": "The configuration of libubootenv; it must name two separate copies.",
     "bootloader.uboot.print_tool": "The program that prints variables.",
     "bootloader.uboot.set_tool": "The program that sets variables.",
     "bootloader.uboot.timeout_s": "How long one call of a tool may take.",
     "bootloader.simulated.environment": "The file that holds the variables, one name=value per line.",
+    "bootloader.simulated.fresh": "Where there is no such file: a board as it is delivered, started for the first time.",
     **{f"bootloader.uboot.command_line.{key}": text for key, text in _LINE.items()},
     **{f"bootloader.simulated.command_line.{key}": text for key, text in _LINE.items()},
     # SPEC.toml

@@ -2,9 +2,21 @@ from pathlib import Path
 
 import pytest
 
+from node_agent.bootloaders.command_line import CommandLine
 from node_agent.drivers.driver import Surroundings
 from node_agent.drivers.linux import LinuxConfig, LinuxDriver
-from node_agent.drivers.registry import BOOTLOADERS, DRIVERS, Kind, check_pair, make_bootloader, make_driver, resolve
+from node_agent.drivers.registry import (
+    BOOTLOADERS,
+    DRIVERS,
+    Kind,
+    check_attached,
+    check_pair,
+    make_bootloader,
+    make_driver,
+    resolve,
+    settled_bootloader,
+    settled_driver,
+)
 from tests.builders.bundles import DEMO
 from tests.contract.boards import simulated_board
 from update.durable import Disk
@@ -89,3 +101,30 @@ def test_a_mistake_in_the_bootloader_is_named_too(tmp_path: Path) -> None:
         make_bootloader("uboot", {"command_line": {"patern": "x"}}, tmp_path, Disk())
     with pytest.raises(ConfigurationError, match="exactly one"):
         make_bootloader("uboot", {"command_line": {"pattern": "x"}}, tmp_path, Disk())
+
+
+@pytest.mark.parametrize("kind", ["linux", "rauc", "swupdate"])
+def test_a_driver_of_the_machine_it_runs_on_is_none_for_a_device_of_a_gateway(kind: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"the driver {kind} updates the machine that it runs on") as caught:
+        check_attached(kind)
+    assert "mcuboot" in str(caught.value)
+
+
+def test_every_other_driver_may_be_attached() -> None:
+    for kind in DRIVERS.keys() - {"linux", "rauc", "swupdate"}:
+        check_attached(kind)
+
+
+def test_settled_options_are_complete_and_their_paths_absolute(tmp_path: Path) -> None:
+    settled = settled_driver("mcuboot", {"host": "mcu.plant.example", "image_key": "keys/mcu.pem"}, tmp_path)
+    assert (settled["image_key"], settled["udp_port"]) == (tmp_path / "keys" / "mcu.pem", 1337)
+    assert settled_driver("mcuboot", settled, Path("/elsewhere")) == settled
+    nested = settled_bootloader("simulated", {"environment": "env", "command_line": {"path": "line"}}, tmp_path)
+    assert nested["command_line"] == {"path": tmp_path / "line", "pattern": CommandLine().pattern, "names": {}}
+
+
+def test_settling_refuses_by_the_key_what_making_would_refuse(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"driver\.mcuboot\.tries"):
+        settled_driver("mcuboot", {"host": "mcu", "tries": 0}, tmp_path)
+    with pytest.raises(ConfigurationError, match="no driver is called 'mcubot'"):
+        settled_driver("mcubot", {}, tmp_path)
