@@ -2,6 +2,7 @@
 
 - It comes from `make interop-tools`; release and what that release lacks: `tests.interop.servers.hawkbit_parts`.
 - Its tenant is DEFAULT, its operator admin/admin. Both kinds of device token are off until `Management.admit_devices`.
+- Behind a proxy (`X-Forwarded-…` of loopback) its links lead to that.
 - Polling may be as short as a second and rollouts are looked after five times a second, so that tests need not wait; every
   other setting is hawkBit's own default. Settings of Spring (`hawkbit.server.security.dos...`) may be given at the start.
 """
@@ -26,6 +27,7 @@ _JVM = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerf
 _SETTINGS = {
     "server.address": "127.0.0.1",
     "server.port": "0",
+    "server.forward-headers-strategy": "NATIVE",
     "spring.datasource.url": "jdbc:h2:./database;MODE=MySQL",
     "spring.jmx.enabled": "false",
     "spring.main.allow-bean-definition-overriding": "true",

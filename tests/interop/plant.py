@@ -34,6 +34,8 @@ _PATIENCE_S = 60.0
 _LOOK_EVERY_S = 0.1
 COMPANY = "hawkbit:company"
 """The server, as an assigner."""
+BY_TOKEN = 'gateway_token = "token"'  # noqa: S105 - the name of a file
+"""How the gateway shows the server who it is."""
 WRITTEN = "All Chunks Installed."
 """What swupdate says when it has installed; nothing is proved then."""
 _ENDS = frozenset({"finished", "error", "canceled"})
@@ -139,8 +141,10 @@ class Plant:
 
 
 @asynccontextmanager
-async def plant(folder: Path, url: str, names: Sequence[str], *, slot_bytes: int = 1 << 16) -> AsyncIterator[Plant]:
-    """A plant that the server at `url` assigns for; nothing runs yet."""
+async def plant(
+    folder: Path, url: str, names: Sequence[str], *, slot_bytes: int = 1 << 16, credential: str = BY_TOKEN, more: str = ""
+) -> AsyncIterator[Plant]:
+    """A plant that the server at `url` assigns for; nothing runs yet. `more` are further sections of the gateway."""
     prefix, pki = f"p{uuid4().hex[:12]}-", make_pki().write(folder / "pki")
     builder = RepositoryBuilder(now=datetime.now(UTC))
     builder.write_to(folder / "repository")
@@ -150,7 +154,7 @@ async def plant(folder: Path, url: str, names: Sequence[str], *, slot_bytes: int
         str(folder / "repository"),
         south="polling_interval_s = 1",
         repository=f'cms_roots = ["{pki.anchors}"]',
-        more=above(folder, url, prefix),
+        more=above(folder, url, prefix, credential) + more,
     )
     place, source = folder / "device", folder / "source"
     place.touch()
@@ -161,12 +165,12 @@ async def plant(folder: Path, url: str, names: Sequence[str], *, slot_bytes: int
     yield Plant(folder, prefix, appliance, made, place, source)
 
 
-def above(folder: Path, url: str, prefix: str) -> str:
+def above(folder: Path, url: str, prefix: str, credential: str = BY_TOKEN) -> str:
     """The section of a gateway in `folder` for the server at `url`, with the file of its token: node `n1` is `<prefix>n1`."""
     (folder / "token").write_text(GATEWAY_TOKEN)
     (folder / "token").chmod(0o600)
     return (
-        f'[[hawkbit]]\nname = "company"\nurl = "{url}"\nrepository = "plant"\ngateway_token = "token"\n'
+        f'[[hawkbit]]\nname = "company"\nurl = "{url}"\nrepository = "plant"\n{credential}\n'
         f'controller = "{prefix}{{node}}"\nrequests_per_s = 100\n'
     )
 

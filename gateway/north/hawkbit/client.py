@@ -4,7 +4,8 @@ Rules:
 
 1. Links of the server are read for the numbers in them and not followed: the credential goes to the configured server only.
    Artifacts alone lie where the server says; elsewhere than at the server itself they are fetched without the credential,
-   and only from hosts that are configured.
+   and only from hosts that are configured. A hawkBit behind TLS writes http into these links unless it is told better
+   (`hawkbit.artifact.url.protocols`): what is at its own host is asked for at the configured url.
 2. One GatewayToken may act as any target; TargetTokens are one per node; with neither, the client certificate of the session
    speaks (hawkBit DDI, authentication).
 3. All requests of one client keep a distance in time, so that a thousand nodes stay under the server's limits.
@@ -157,17 +158,17 @@ class HawkbitClient:
 
     async def download(self, controller: str, href: str, sink: Sink, *, length: int) -> None:
         """Fetch an artifact (rule 1). Errors also: `StoreError`."""
-        manner = self._shown_at(controller, href)
+        manner, url = self._shown_at(controller, href)
         await self._spacing.wait()
-        await download(self._session, href, sink, length=length, manner=manner, retry=Retry(attempts=3))
+        await download(self._session, url, sink, length=length, manner=manner, retry=Retry(attempts=3))
 
     async def read_ranges(
         self, controller: str, href: str, ranges: Sequence[Range], *, peer: Peer | None = None, spare: Spare | None = None
     ) -> AsyncGenerator[tuple[int, bytes], None]:
         """Yield (offset, bytes) of an artifact (rule 1), as `update.wire.ranged` has it; each of its requests waits (rule 3)."""
-        manner = self._shown_at(controller, href)
+        manner, url = self._shown_at(controller, href)
         spaced = replace(manner, line=SpacedLine(manner.line, self._spacing))
-        reading = read_ranges(self._session, href, ranges, manner=spaced, retry=Retry(attempts=3), peer=peer, spare=spare)
+        reading = read_ranges(self._session, url, ranges, manner=spaced, retry=Retry(attempts=3), peer=peer, spare=spare)
         async with aclosing(reading) as pieces:
             async for piece in pieces:
                 yield piece
@@ -193,16 +194,18 @@ class HawkbitClient:
     def _url(self, controller: str, path: str) -> str:
         return f"{self._root}/{quote(controller, safe='')}{'/' if path else ''}{path}"
 
-    def _shown_at(self, controller: str, href: str) -> Manner:
-        """How an artifact is asked for where the server says that it is."""
-        address = parse_url(href)
-        if address.origin() == self._server.origin():
-            return self._shown(controller)
-        if address.host not in self._artifact_hosts:
-            raise ProtocolError(
-                f"the server offers an artifact at {address.host}; add that host to artifact_hosts if it belongs to it"
-            )
-        return self._manner
+    def _shown_at(self, controller: str, href: str) -> tuple[Manner, str]:
+        """How and where an artifact is asked for that the server says is there (rule 1)."""
+        address, server = parse_url(href), self._server
+        if address.origin() == server.origin():
+            return self._shown(controller), href
+        if address.host in self._artifact_hosts:
+            return self._manner, href
+        if (address.scheme, server.scheme, address.host) == ("http", "https", server.host):
+            return self._shown(controller), f"{server.origin()}{address.raw_path_qs}"
+        raise ProtocolError(
+            f"the server offers an artifact at {address.host}; add that host to artifact_hosts if it belongs to it"
+        )
 
     def _shown(self, controller: str) -> Manner:
         header = self._credential.header(controller)
