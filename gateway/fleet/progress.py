@@ -222,12 +222,16 @@ class Progress:
         await book(transaction, self._telling, own, judgement, boot_id=node.boot_id, now=self._now(), body=told.body)
 
     async def _keep(self, transaction: Transaction, action: Action, told: Told, judgement: Judgement) -> bool:
-        """Keep a report once; beyond the quota only what ends the action is kept, so that no node can fill the disk."""
+        """Keep a report once; beyond the quota only what ends the action is kept, so that no node can fill the disk.
+
+        The rest is passed on to whoever assigned the action, who has a quota of his own and says what he leaves out.
+        """
         ends = judgement.outcome is not None and action.state is not ActionState.CLOSED
+        record = self._record(action, told)
         if not ends and await reports.count(transaction, action.id) >= MAX_REPORTS:
             _LOG.warning("node %s said more than %s things about action %s", action.node, MAX_REPORTS, action.id)
+            await self._telling.said(transaction, action, record)
             return False
-        record = self._record(action, told)
         if not await reports.add(transaction, record):
             return False
         await self._telling.said(transaction, action, record)

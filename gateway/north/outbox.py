@@ -7,6 +7,8 @@
 3. What is gathered waits a little (`not_before`), but never holds up the last word of its action.
 4. What was delivered is forgotten after `KEPT`.
 5. What the server is not ready for (`Later`) waits, and with it what comes after it in the same action.
+6. A message is read once more as its sending begins, which is stored: what was gathered into it since the round began goes with
+   it, and what is said from then on goes into another. So nothing is added to what is on its way.
 
 How a message is told, and how one that may have arrived before is told only once, each upstream's own delivery says.
 """
@@ -126,8 +128,10 @@ class Outbox:
         gathering = message.attempts == 0 and hurried
         return gathering or message.not_before is None or message.not_before <= self._now()
 
-    async def _send(self, message: Outgoing) -> tuple[bool, FieldrelayError | None]:
+    async def _send(self, waiting: Outgoing) -> tuple[bool, FieldrelayError | None]:
         """Send one message and note what came of it; whether it went."""
+        if (message := await self._begun(waiting)) is None:
+            return True, None
         try:
             words = await self._tell(message)
         except NotFoundError as error:
@@ -144,6 +148,11 @@ class Outbox:
         async with self._database.writing() as transaction:
             await outgoing.mark_delivered(transaction, message.id, now=self._now(), trouble=words)
         return True, None
+
+    async def _begun(self, waiting: Outgoing) -> Outgoing | None:
+        """Rule 6; None for what somebody else has delivered."""
+        async with self._database.writing() as transaction:
+            return await outgoing.begin(transaction, waiting.id)
 
     async def _note_failure(self, message: Outgoing, error: FieldrelayError) -> None:
         wait_s = min(_LONGEST_S, _FIRST_S * 2.0 ** min(message.attempts, 30)) * (0.5 + self._chance() / 2)

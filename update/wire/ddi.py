@@ -25,7 +25,8 @@ MAX_ACTION_ID: Final = 2**31 - 1
 MAX_POLLING_S: Final = 24 * 3600 - 1
 MAX_ROOT_BYTES: Final = 64 << 10
 MAX_DEPLOYMENT_BYTES: Final = 1 << 20
-MAX_FEEDBACK_BYTES: Final = 64 << 10
+MAX_FEEDBACK_BYTES: Final = 128 << 10
+"""SWUpdate sends 48 lines of up to 2047 bytes at once."""
 MAX_CONFIG_DATA_BYTES: Final = 256 << 10
 _MAX_SIZE = 2**53 - 1
 _POLLING = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9]):([0-5][0-9])", re.ASCII)

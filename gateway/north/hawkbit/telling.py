@@ -1,8 +1,8 @@
 """What a hawkBit server is told of an action: few messages, each stored before it is sent, the last one saying how it ended.
 
 hawkBit takes 1,000 entries for an action and 50 lines in each (`HawkbitSecurityProperties.Dos`); stock clients say more than
-that. So what a node says is gathered for a while into one message, as long as that one was never sent; beyond a limit only
-what ends the action is told. Nothing but the end says `closed`.
+that. So what a node says is gathered for a while into one message, as long as that one was never sent; the last message before
+the end waits for it, and says how much was left out (`gathering`). Nothing but the end says `closed`.
 
 | how it ended here | what hawkBit is told |
 |---|---|
@@ -21,13 +21,15 @@ from typing import Final
 from gateway.database.engine import Transaction
 from gateway.database.queries import outgoing
 from gateway.database.records import Action, ActionOutcome, End, Matter, Node, Outgoing, ReportRecord
+from gateway.north.hawkbit.gathering import MOST_LINES, as_told, batches, is_kept_back, kept_back, pieces
 from update.wire import ddi
 from update.wire.ddi_confirmation import Answer, ConfirmationFeedback, Installed
 
 MOST_MESSAGES: Final = 450
-MOST_LINES: Final = 50
-LONGEST_LINE: Final = 500
+"""Of an action, but for what is said at its end; half of the quota, since one whose answer is lost is sent again."""
 GATHERED_S: Final = 5.0
+_UNTIL_THE_END: Final = timedelta(days=36500)
+_MOST_RESTS = 20
 _SAME = uuid.UUID("6b3f0a0e-1c52-5c9a-9c39-51a6d0a7f2d4")
 
 
@@ -41,15 +43,22 @@ class HawkbitTeller:
 
     async def said(self, transaction: Transaction, action: Action, report: ReportRecord) -> None:
         """Gather what a node said."""
-        if not (lines := _lines(report)):
+        if not (lines := pieces(_lines(report))):
             return
         before = await outgoing.of_action(transaction, self._upstream, action.node, action.source)
         newest = before[-1] if before else None
-        if newest is not None and _takes_more(newest, len(lines)):
-            body = dict(newest.body)
-            await outgoing.replace_body(transaction, newest.id, {**body, "details": [*_details(body), *lines]})
-        elif len(before) < MOST_MESSAGES:
-            await self._add(transaction, action, report.report, _going(lines[-MOST_LINES:]), gathered=True)
+        held = _details(newest.body) if newest is not None and _takes_more(newest) else None
+        first, *others = batches(lines, 0 if held is None else MOST_LINES - len(held))
+        if newest is not None and held is not None and first:
+            body = {**newest.body, "details": [*held, *first]}
+            if not await outgoing.replace_body(transaction, newest.id, body):  # its sending began this moment
+                others = batches(lines, 0)[1:]
+        for number, each in enumerate(others):
+            if len(before) + number >= MOST_MESSAGES - 1:
+                rest = [line for batch in others[number:] for line in batch]
+                await self._keep_back(transaction, action, report, before, rest)
+                return
+            await self._add(transaction, action, f"{report.report} {number}", _going(each), wait=timedelta(seconds=GATHERED_S))
 
     async def written(self, transaction: Transaction, action: Action) -> None:
         """Nothing: DDI has no word for it, and what the node said is told already."""
@@ -63,7 +72,7 @@ class HawkbitTeller:
     async def answered(self, transaction: Transaction, action: Action, *, confirmed: bool, details: Sequence[str]) -> None:
         """Tell that somebody at the node agreed, or did not."""
         word = Answer.CONFIRMED if confirmed else Answer.DENIED
-        said = ConfirmationFeedback(confirmation=word, details=tuple(line[:LONGEST_LINE] for line in details[:MOST_LINES]))
+        said = ConfirmationFeedback(confirmation=word, details=tuple(pieces(details)[:MOST_LINES]))
         report, body = f"answer {action.id} {word} {self._now().isoformat()}", said.model_dump(mode="json", exclude_none=True)
         await self._add(transaction, action, report, body, matter=Matter.CONFIRMATION)
 
@@ -102,6 +111,19 @@ class HawkbitTeller:
         """Tell the end once more: the server still shows as open what it was told to be closed."""
         await self._add(transaction, action, f"again {action.id} {self._now().isoformat()}", self._end(end), final=True)
 
+    async def _keep_back(
+        self, transaction: Transaction, action: Action, report: ReportRecord, before: Sequence[Outgoing], lines: Sequence[str]
+    ) -> None:
+        """Hold what is too much for messages of its own until the action ends."""
+        rest = next((each for each in before if is_kept_back(each.body) and _is_fresh(each)), None)
+        if rest is not None and await outgoing.replace_body(
+            transaction, rest.id, kept_back(rest.body, _details(rest.body), lines)
+        ):
+            return
+        if len(before) < MOST_MESSAGES + _MOST_RESTS:
+            body = kept_back(_going(()), (), lines)
+            await self._add(transaction, action, f"{report.report} rest", body, wait=_UNTIL_THE_END)
+
     def _end(self, end: End) -> dict[str, object]:
         words = tuple(filter(None, (f"{end.code}: {end.message}".removeprefix(": "), f"outcome: {end.outcome}")))
         match end.outcome:
@@ -123,7 +145,7 @@ class HawkbitTeller:
         *,
         matter: Matter = Matter.FEEDBACK,
         final: bool = False,
-        gathered: bool = False,
+        wait: timedelta | None = None,
     ) -> None:
         now = self._now()
         await outgoing.add(
@@ -136,7 +158,7 @@ class HawkbitTeller:
             report=_report(action.node, action.source, report),
             body=body,
             now=now,
-            not_before=now + timedelta(seconds=GATHERED_S) if gathered else None,
+            not_before=None if wait is None else now + wait,
         )
 
 
@@ -150,7 +172,7 @@ def feedback_of(body: Mapping[str, object]) -> ddi.Feedback:
     status = ddi.Status(
         execution=ddi.Execution(str(body["execution"])),
         result=ddi.Result(finished=ddi.Finished(str(body["finished"]))),
-        details=tuple(_details(body)),
+        details=tuple(as_told(body, _details(body))),
     )
     return ddi.Feedback(status=status)
 
@@ -165,7 +187,7 @@ def _going(lines: Sequence[str]) -> dict[str, object]:
 
 
 def _body(execution: ddi.Execution, finished: ddi.Finished, details: Sequence[str]) -> dict[str, object]:
-    return {"execution": execution, "finished": finished, "details": [line[:LONGEST_LINE] for line in details[:MOST_LINES]]}
+    return {"execution": execution, "finished": finished, "details": pieces(details)[:MOST_LINES]}
 
 
 def _details(body: Mapping[str, object]) -> list[str]:
@@ -173,15 +195,19 @@ def _details(body: Mapping[str, object]) -> list[str]:
     return [str(line) for line in details] if isinstance(details, list) else []
 
 
-def _takes_more(message: Outgoing, lines: int) -> bool:
-    fresh = message.delivered is None and message.attempts == 0 and not message.final and message.matter is Matter.FEEDBACK
-    return fresh and len(_details(message.body)) + lines <= MOST_LINES
+def _is_fresh(message: Outgoing) -> bool:
+    fresh = message.delivered is None and message.attempts == 0
+    return fresh and not message.final and message.matter is Matter.FEEDBACK
+
+
+def _takes_more(message: Outgoing) -> bool:
+    return _is_fresh(message) and not is_kept_back(message.body)
 
 
 def _lines(report: ReportRecord) -> list[str]:
     """What a report says to people: the client's lines, or the state of our agent."""
     if report.details:
-        return [line[:LONGEST_LINE] for line in report.details]
+        return list(report.details)
     body = report.body or {}
     state, done, total = (body.get(name) for name in ("state", "done", "total"))
     if not isinstance(state, str) or not state:

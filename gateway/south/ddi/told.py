@@ -1,4 +1,9 @@
-"""What a node sends: messages in JSON or CBOR, read within their limits, and what a feedback says."""
+"""What a node sends: messages in JSON or CBOR, read within their limits, and what a feedback says.
+
+SWUpdate 2022.12 writes the lines of its log into the JSON of a feedback as they are (`server_create_details`): with the control
+characters of a script's colours, with what is no UTF-8, 48 lines of up to 2047 bytes. A result would be lost with such a line,
+so control characters are read as spaces (outside of texts they are that already, or forbidden), and broken UTF-8 as U+FFFD.
+"""
 
 import re
 import uuid
@@ -18,6 +23,7 @@ from update.wire.boot_proof import BootProof
 
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.%]{2,60}\](:[0-9]{1,5})?", re.ASCII)
 _SAME_WORDS = uuid.UUID("0b4d8c36-7a55-5f0e-8f1b-8a9a6f3d2c11")
+_SPACES = bytes(max(byte, 0x20) for byte in range(256))
 _KINDS = (("libcurl-agent/", ClientKind.SWUPDATE), ("rauc-hawkbit-c-agent/", ClientKind.RAUC))
 _Message = TypeVar("_Message", bound=BaseModel)
 
@@ -57,7 +63,9 @@ async def read(request: web.Request, model: type[_Message], max_bytes: int) -> _
         raise TooLargeError(f"a message of {len(body)} bytes; at most {max_bytes} are taken here")
     if request.content_type == cbor.CONTENT_TYPE:
         body = cbor.to_json(body)
-    return ddi.decode(model, body, max_bytes=8 * max_bytes)  # JSON may be wider than CBOR, and was limited before
+    else:
+        body = body.translate(_SPACES).decode(errors="replace").encode()
+    return ddi.decode(model, body, max_bytes=8 * max_bytes)  # was limited before, and may be wider now
 
 
 def answer(request: web.Request, message: BaseModel) -> web.Response:

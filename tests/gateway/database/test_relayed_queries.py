@@ -152,22 +152,28 @@ async def test_messages_wait_in_order_until_they_are_delivered(database: Databas
         assert not await message(transaction, "a")
         first, second = await outgoing.waiting(transaction, "company")
         assert (first.report, second.report, first.body) == ("a", "b", {"n": 1})
+        begun = await outgoing.begin(transaction, first.id)
+        assert begun is not None
+        assert begun.attempts == 0
         await outgoing.mark_failed(transaction, first.id, trouble="gone", not_before=SOON)
         again = (await outgoing.waiting(transaction, "company"))[0]
         assert (again.attempts, again.trouble, again.not_before) == (1, "gone", SOON)
         await outgoing.mark_delivered(transaction, first.id, now=NOW)
+        assert await outgoing.begin(transaction, first.id) is None
         assert [each.report for each in await outgoing.waiting(transaction, "company")] == ["b"]
         assert await outgoing.count_waiting(transaction) == {"company": 1, "other": 1}
         assert [each.report for each in await outgoing.of_action(transaction, "company", "n1", "17")] == ["a", "b"]
 
 
-async def test_only_a_message_that_was_never_sent_can_say_more(database: Database) -> None:
+async def test_only_a_message_whose_sending_has_not_begun_can_say_more(database: Database) -> None:
     async with database.writing() as transaction:
         await message(transaction, "a")
         (only,) = await outgoing.waiting(transaction, "company")
-        await outgoing.replace_body(transaction, only.id, {"n": 2})
-        await outgoing.mark_failed(transaction, only.id, trouble="gone", not_before=SOON)
-        await outgoing.replace_body(transaction, only.id, {"n": 3})
+        assert await outgoing.replace_body(transaction, only.id, {"n": 2})
+        begun = await outgoing.begin(transaction, only.id)
+        assert begun is not None
+        assert begun.body == {"n": 2}
+        assert not await outgoing.replace_body(transaction, only.id, {"n": 3})
         assert (await outgoing.waiting(transaction, "company"))[0].body == {"n": 2}
 
 

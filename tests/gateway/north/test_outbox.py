@@ -1,6 +1,6 @@
 """What is stored for an upstream is sent: in order for each action, at least once, as long as it takes."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +24,8 @@ class Site:
     database: Database
     clock: Clock = field(default_factory=Clock)
     told: list[str] = field(default_factory=list)
+    sent: list[Mapping[str, object]] = field(default_factory=list)
+    meanwhile: Callable[[Outgoing], Awaitable[None]] | None = None
     answers: list[str | Later | FieldrelayError] = field(default_factory=list)
 
     def outbox(self) -> Outbox:
@@ -45,6 +47,9 @@ class Site:
             return list(await outgoing.waiting(transaction, SERVER))
 
     async def _tell(self, message: Outgoing) -> str | Later:
+        if self.meanwhile is not None:
+            await self.meanwhile(message)
+        self.sent.append(message.body)
         answer = self.answers.pop(0) if self.answers else ""
         if isinstance(answer, FieldrelayError):
             raise answer
@@ -139,3 +144,30 @@ async def test_what_was_delivered_long_ago_is_forgotten_and_what_waits_is_not(si
     async with site.database.reading() as transaction:
         left = [await outgoing.of_action(transaction, SERVER, "n1", source) for source in ("a", "b")]
     assert [len(each) for each in left] == [0, 1]
+
+
+async def test_what_a_later_message_gains_during_the_round_is_sent_and_what_is_on_its_way_gains_nothing(site: Site) -> None:
+    await site.store("a/1", "b/1")
+    first, second = await site.waiting()
+    gained: list[bool] = []
+
+    async def both_are_to_say_more(message: Outgoing) -> None:
+        if message.report == "a/1":
+            async with site.database.writing() as transaction:
+                gained.extend(
+                    [await outgoing.replace_body(transaction, each.id, {"more": each.report}) for each in (first, second)]
+                )
+
+    site.meanwhile = both_are_to_say_more
+    assert (await site.outbox().deliver()).sent == 2
+    assert gained == [False, True]
+    assert site.sent == [{"name": "a/1"}, {"more": "b/1"}]
+
+
+async def test_a_message_whose_sending_was_broken_off_was_tried_and_is_due_at_once(site: Site) -> None:
+    await site.store("a/1", gathered=True)
+    (only,) = await site.waiting()
+    async with site.database.writing() as transaction:
+        await outgoing.begin(transaction, only.id)
+    assert (await site.waiting())[0].attempts == 1
+    assert (await site.outbox().deliver()).sent == 1

@@ -240,7 +240,7 @@ async def test_a_server_that_does_not_answer_is_slow() -> None:
 
 
 async def test_what_cannot_be_sent_is_refused_before_it_is() -> None:
-    long = Feedback(status=Status(execution=Execution.CLOSED, result=Result(finished=Finished.NONE), details=("x" * 8000,) * 9))
+    long = Feedback(status=Status(execution=Execution.CLOSED, result=Result(finished=Finished.NONE), details=("x" * 8000,) * 17))
     with pytest.raises(ProtocolError):
         await run({}, lambda client: client.feedback(8, long))
     with pytest.raises(ConfigurationError):

@@ -248,7 +248,7 @@ async def test_what_is_hidden_cannot_be_fetched_by_its_number(site: Site) -> Non
         (b"\x9f" * 1000, "application/cbor", 400),
         (b"\xa1", "application/cbor", 400),
         (cbor2.dumps([GOING]), "application/cbor", 400),
-        (b" " * (100 << 10), "application/json", 413),
+        (b" " * (200 << 10), "application/json", 413),
         (b" " * (10 << 20), "application/json", 413),
     ],
     ids=range(12),
@@ -260,6 +260,36 @@ async def test_what_is_no_feedback_changes_nothing(site: Site, body: bytes, cont
     assert await site.find(action) == action
     async with site.database.reading() as transaction:
         assert await reports.count(transaction, action.id) == 0
+
+
+@pytest.mark.parametrize(
+    ("raw", "kept"),
+    [
+        (b"\x1b[31mcannot open\x1b[0m", " [31mcannot open [0m"),
+        (b"tab\tand\x00null", "tab and null"),
+        (b"gr\xfc\xdfe", "gr\ufffd\ufffde"),
+        ("grü".encode()[:-1], "gr\ufffd"),
+        ("grüße \\u00e9".encode(), "grüße é"),
+    ],
+    ids=range(5),
+)
+async def test_a_result_is_taken_with_whatever_a_script_has_written_into_the_log(site: Site, raw: bytes, kept: str) -> None:
+    action = await site.want()
+    body = b'{"status":\r\n\t{"execution":"closed","result":{"finished":"failure"},"details":["' + raw + b'"]}}'
+    assert await site.post(f"n1/deploymentBase/{action.id}/feedback", body, **{"Content-Type": "application/json"}) == 200
+    async with site.database.reading() as transaction:
+        (report,) = await reports.newest(transaction, action.id, 2)
+    assert report.details == (kept,)
+    assert (await site.find(action)).end is not None
+
+
+async def test_as_much_as_swupdate_sends_at_once_is_taken(site: Site) -> None:
+    action, details = await site.want(), [f"{number:02}" + "x" * 2045 for number in range(48)]
+    going = {"status": {"execution": "proceeding", "result": {"finished": "none"}, "details": details}}
+    assert await site.post(f"n1/deploymentBase/{action.id}/feedback", going) == 200
+    async with site.database.reading() as transaction:
+        (report,) = await reports.newest(transaction, action.id, 2)
+    assert list(report.details) == details
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "2147483648", "3000000000", "99999999999999999999", "x", "1e3", "%00"])
