@@ -15,6 +15,7 @@ from typing import Protocol
 import pytest
 
 from node_agent.drivers.driver import Restart
+from tests.contract.cpu_devices import cpu_device, cpu_releases
 from tests.contract.devices import DeviceMaker, Release, linux_device, linux_uboot_device, make_release, simulated_device
 from tests.contract.mcu_devices import McuReleases, mcu_device
 from tests.contract.rauc_devices import RaucReleases, rauc_device
@@ -53,6 +54,8 @@ class Kind:
     """`variables`: bundles bring boot variables, which `board.environment` shows. `marks`: what a real tool needs.
 
     `starts`: how often a trial starts before the device takes it back by itself. `restart`: what the driver's word answers.
+    `reaches`: the attributes of the driver through which it reaches the device; each of their coroutine functions gets faults.
+    `fallback`: what may come up instead of a slot when a write was cut.
     """
 
     supply: Callable[[Path], Releases]
@@ -61,6 +64,8 @@ class Kind:
     starts: int = 2
     restart: Restart = Restart.BY_EXIT
     marks: tuple[pytest.MarkDecorator, ...] = ()
+    reaches: tuple[str, ...] = ()
+    fallback: tuple[str, ...] = ()
 
 
 def _rauc(stack: ExitStack, releases: Releases) -> DeviceMaker:
@@ -76,6 +81,22 @@ def _swupdate(stack: ExitStack, releases: Releases) -> DeviceMaker:
 _LOOP = pytest.mark.xdist_group("loop-devices")
 
 KINDS: Mapping[str, Kind] = {
+    "remoteproc": Kind(
+        cpu_releases,
+        lambda stack, _releases: cpu_device(stack),
+        variables=False,
+        starts=1,
+        restart=Restart.DONE,
+        reaches=("_machine",),
+    ),
+    "remoteproc-tree": Kind(
+        cpu_releases,
+        lambda stack, _releases: cpu_device(stack, tree=True),
+        variables=False,
+        starts=1,
+        restart=Restart.DONE,
+        reaches=("_machine",),
+    ),
     "simulated": Kind(SwuReleases, lambda _stack, _releases: simulated_device),
     "linux": Kind(SwuReleases, lambda _stack, _releases: linux_device),
     "linux-uboot": Kind(SwuReleases, lambda _stack, _releases: linux_uboot_device, marks=(pytest.mark.interop,)),
@@ -84,9 +105,21 @@ KINDS: Mapping[str, Kind] = {
     "swupdate-web": Kind(
         SwuReleases, lambda stack, releases: web_device_maker(stack, releases(1)), variables=False, restart=Restart.DONE
     ),
-    "mcuboot-udp": Kind(McuReleases, lambda stack, _releases: mcu_device(stack), variables=False, starts=1, restart=Restart.DONE),
+    "mcuboot-udp": Kind(
+        McuReleases,
+        lambda stack, _releases: mcu_device(stack),
+        variables=False,
+        starts=1,
+        restart=Restart.DONE,
+        reaches=("_line",),
+    ),
     "mcuboot-pty": Kind(
-        McuReleases, lambda stack, _releases: mcu_device(stack, pty=True), variables=False, starts=1, restart=Restart.DONE
+        McuReleases,
+        lambda stack, _releases: mcu_device(stack, pty=True),
+        variables=False,
+        starts=1,
+        restart=Restart.DONE,
+        reaches=("_line",),
     ),
 }
 
