@@ -1,12 +1,16 @@
-"""What the process that reads media and the gateway tell each other, through files in the store's `intake` folder.
+"""What the process that reads media and the gateway tell each other, through files in the store's folder `intake`.
 
-Two files for every medium, each with one writer, each a `Journal` (replaced as a whole, with a checksum):
+One writer for each file; each is a `Journal` (replaced as a whole, with a checksum), but for the bytes themselves:
 
-    intake/<medium>/state.json    by whoever reads the medium: `MediumState`
-    intake/<medium>.answer.json   by the gateway: `Answer`, what became of the content and of the nodes
+    <medium>/state.json             by the reader: `MediumState`, what people see of it
+    <medium>/offer.json             by the reader: `Offer`, what was recognised
+    <medium>/content/<want>         by the reader: the bytes of one want; complete once it has that name
+    <medium>/content/<want>.refused by the reader: `Refusal`, why they cannot be had
+    <medium>.wants.json             by the gateway: `Wants`, what it asks for
+    <medium>.answer.json            by the gateway: `Answer`, what became of the content and of the nodes
 
-Both are hints for people and for signals. Neither proves anything: the gateway verifies what it adopts. Readers ignore members
-that they do not know, and refuse what is too long or of another type.
+Nothing here proves anything: the gateway verifies whatever it takes. Readers of these files ignore members that they do not know,
+and refuse what is too long or of another type.
 """
 
 from collections.abc import Mapping
@@ -21,8 +25,11 @@ from update.errors import CorruptError
 from update.store.journal import JsonValue
 
 MAX_CONTENTS: Final = 1000
+MAX_WANTS: Final = 8
+MAX_RANGES: Final = 1000
+WANT_BYTES: Final = 16 << 20
+"""The most that one want may bring: it lies in `intake` until the gateway has taken it."""
 MAX_NODES: Final = 2000
-_T = TypeVar("_T")
 _Line = Annotated[str, Field(max_length=300)]
 _Message = Annotated[str, Field(max_length=1000)]
 _Count = Annotated[int, Field(ge=0, le=(1 << 53) - 1)]
@@ -94,6 +101,61 @@ class MediumState:
     contents: Annotated[tuple[Content, ...], Field(max_length=MAX_CONTENTS)] = ()
 
 
+@with_config(_IGNORE)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recognised:
+    """Something on a medium: `number` is how a want names it, `name` is for people only, `size_bytes` of a single file."""
+
+    number: Annotated[int, Field(ge=0, lt=MAX_CONTENTS)]
+    kind: Kind
+    name: _Line
+    size_bytes: _Count = 0
+
+
+@with_config(_IGNORE)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What was recognised on a medium. `visit` differs each time that it is plugged in; wants of an earlier visit are void."""
+
+    medium: _Line
+    visit: _Line
+    found: Annotated[tuple[Recognised, ...], Field(max_length=MAX_CONTENTS)] = ()
+    writable: bool = False
+
+
+@with_config(_IGNORE)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Want:
+    """Bytes that the gateway asks for, at most `WANT_BYTES`: of a single file (`path` empty), or of one below a repository.
+
+    `ranges` are (start, length) in bytes. None of them, and `length` given: the whole file if it has at most that many bytes.
+    """
+
+    id: _Count
+    number: Annotated[int, Field(ge=0, lt=MAX_CONTENTS)]
+    path: Annotated[tuple[_Line, ...], Field(max_length=16)] = ()
+    ranges: Annotated[tuple[tuple[_Count, _Count], ...], Field(max_length=MAX_RANGES)] = ()
+    length: Annotated[int, Field(ge=0, le=WANT_BYTES)] = 0
+
+
+@with_config(_IGNORE)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wants:
+    """All that is wanted now, in this order; what is no longer listed is not wanted any more."""
+
+    visit: _Line
+    wants: Annotated[tuple[Want, ...], Field(max_length=MAX_WANTS)] = ()
+
+
+@with_config(_IGNORE)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why a want cannot be brought."""
+
+    code: _Line
+    message: _Message
+
+
 class Course(StrEnum):
     """What the gateway does with what was copied."""
 
@@ -119,47 +181,38 @@ class NodeResult:
 @with_config(_IGNORE)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the gateway says of one medium: `done` of `total` nodes have ended. `offer` is the digest of the offer it answers."""
+    """What the gateway says of one medium: `done` of `total` nodes have ended. `visit` is that of the offer it answers.
+
+    `taken_bytes` of `wanted_bytes` have been brought and taken so far.
+    """
 
     medium: _Line
     course: Course
     since: _Count
-    offer: _Line = ""
+    visit: _Line = ""
     done: _Count = 0
     total: _Count = 0
+    taken_bytes: _Count = 0
+    wanted_bytes: _Count = 0
     code: _Line = ""
     message: _Message = ""
     contents: Annotated[tuple[Content, ...], Field(max_length=MAX_CONTENTS)] = ()
     nodes: Annotated[tuple[NodeResult, ...], Field(max_length=MAX_NODES)] = ()
 
 
-_STATE, _ANSWER = TypeAdapter(MediumState), TypeAdapter(Answer)
+_Record = TypeVar("_Record", MediumState, Offer, Wants, Refusal, Answer)
 
 
-def state_to_mapping(state: MediumState) -> Mapping[str, JsonValue]:
+def to_mapping(record: MediumState | Offer | Wants | Refusal | Answer) -> Mapping[str, JsonValue]:
     """For `Journal.write`."""
-    return cast("Mapping[str, JsonValue]", _STATE.dump_python(state, mode="json"))
+    return cast("Mapping[str, JsonValue]", TypeAdapter(type(record)).dump_python(record, mode="json"))
 
 
-def state_from_mapping(mapping: Mapping[str, JsonValue]) -> MediumState:
-    """What `Journal.read` gave. Errors: `CorruptError` for what is no state of a medium."""
-    return _checked(_STATE, mapping, "a medium's state")
-
-
-def answer_to_mapping(answer: Answer) -> Mapping[str, JsonValue]:
-    """For `Journal.write`."""
-    return cast("Mapping[str, JsonValue]", _ANSWER.dump_python(answer, mode="json"))
-
-
-def answer_from_mapping(mapping: Mapping[str, JsonValue]) -> Answer:
-    """What `Journal.read` gave. Errors: `CorruptError` for what is no answer."""
-    return _checked(_ANSWER, mapping, "the gateway's answer")
-
-
-def _checked(adapter: TypeAdapter[_T], mapping: Mapping[str, JsonValue], what: str) -> _T:
+def from_mapping(kind: type[_Record], mapping: Mapping[str, JsonValue]) -> _Record:
+    """What `Journal.read` gave, as a record of this kind. Errors: `CorruptError` for what is none."""
     try:
-        return adapter.validate_python(mapping)
+        return TypeAdapter(kind).validate_python(mapping)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise CorruptError(f"this is not {what}: {where}: {first['msg']}") from error
+        raise CorruptError(f"this is no {kind.__name__} of a medium: {where}: {first['msg']}") from error

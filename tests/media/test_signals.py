@@ -16,10 +16,8 @@ from media.records import (
     NodeResult,
     Stage,
     Verdict,
-    answer_from_mapping,
-    answer_to_mapping,
-    state_from_mapping,
-    state_to_mapping,
+    from_mapping,
+    to_mapping,
 )
 from media.signals import Show, Signal, signal_of
 from media.words import BIG, Language, advice, big
@@ -142,19 +140,19 @@ def test_every_pair_of_records_can_be_shown(state: MediumState, answer: Answer |
 
 @given(states)
 def test_a_state_survives_its_file(state: MediumState) -> None:
-    assert state_from_mapping(decode(encode(state_to_mapping(state)))) == state
+    assert from_mapping(MediumState, decode(encode(to_mapping(state)))) == state
 
 
 @given(answers)
 def test_an_answer_survives_its_file(answer: Answer) -> None:
-    assert answer_from_mapping(decode(encode(answer_to_mapping(answer)))) == answer
+    assert from_mapping(Answer, decode(encode(to_mapping(answer)))) == answer
 
 
 def test_a_member_of_a_later_release_is_ignored() -> None:
-    assert state_from_mapping({**state_to_mapping(STATE), "battery": 3}) == STATE
+    assert from_mapping(MediumState, {**to_mapping(STATE), "battery": 3}) == STATE
 
 
 @pytest.mark.parametrize("broken", [{"stage": "dancing"}, {"done_bytes": -1}, {"label": "x" * 301}, {"contents": [1]}])
 def test_what_is_no_state_is_refused(broken: dict[str, object]) -> None:
     with pytest.raises(CorruptError, match=next(iter(broken))):
-        state_from_mapping({**state_to_mapping(STATE), **broken})  # type: ignore[dict-item]  # broken on purpose
+        from_mapping(MediumState, {**to_mapping(STATE), **broken})  # type: ignore[dict-item]  # broken on purpose

@@ -1,21 +1,15 @@
-"""A folder as a repository: the store of a gateway, or a stick, read so that nothing on it can lead outside.
+"""A folder as a repository: the store of a gateway, or what came by hand, read so that nothing in it can lead outside.
 
-Every component of a path is opened on its own, relative to the folder above it and never through a symbolic link
-(`openat` with O_NOFOLLOW), so that neither a link nor a rename during the walk escapes the repository. Only regular files
-are read: a device or pipe on a hostile stick is refused before the first byte (O_NONBLOCK keeps a pipe from blocking).
-Content is verified by whoever asked; here only the number of bytes is bounded.
+How files are opened, `update.store.beneath` says. Content is verified by whoever asked; here only the number of bytes is bounded.
 """
 
 import asyncio
 import os
-import stat
 from pathlib import Path
 from urllib.parse import unquote
 
 from update.errors import EndlessDataError, NotFoundError, ProtocolError, UnreachableError
-
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+from update.store.beneath import open_file_beneath
 
 
 class DirectoryFetcher:
@@ -36,18 +30,15 @@ class DirectoryFetcher:
         """A descriptor of the regular file at the percent-encoded `path`, for targets read in blocks; the caller closes it."""
         names = _components(path)
         try:
-            descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            for name in names[:-1]:
-                descriptor = _step(descriptor, name, _FOLDER)
-            descriptor = _step(descriptor, names[-1], _FILE)
+            folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                return open_file_beneath(folder, names)
+            finally:
+                os.close(folder)
         except FileNotFoundError as error:
             raise NotFoundError(f"{path} is not in {self._folder}") from error
         except OSError as error:
             raise ProtocolError(f"cannot open {path} in {self._folder} (links are not followed): {error.strerror}") from error
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise ProtocolError(f"{path} in {self._folder} is not a regular file")
-        return descriptor
 
     def _read(self, path: str, max_bytes: int) -> bytes:
         with os.fdopen(self.open(path), "rb") as file:
@@ -74,11 +65,3 @@ def _components(path: str) -> list[str]:
     if any(name in {"", ".", ".."} or "/" in name or "\0" in name for name in names):
         raise ProtocolError(f"{path[:120]!r} is no path inside a repository")
     return names
-
-
-def _step(folder: int, name: str, flags: int) -> int:
-    """Open `name` in the open `folder`, which is closed in any case."""
-    try:
-        return os.open(name, flags, dir_fd=folder)
-    finally:
-        os.close(folder)
