@@ -25,6 +25,7 @@ from update.errors import (
     NoSpaceError,
     NotFoundError,
     NotProxiedError,
+    NotReadyError,
     NotStoredError,
     ProtocolError,
     RangeNotSatisfiableError,
@@ -44,6 +45,9 @@ MAX_BODY_BYTES = 256 << 10
 MAX_HEADER_BYTES = 65536
 """A stock delta client names hundreds of ranges in one header line."""
 
+_RETRY_AFTER_S = "10"
+"""After so many seconds it is worth asking again (RFC 9110, section 10.2.3)."""
+
 _LOG = logging.getLogger(__name__)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _Message = TypeVar("_Message")
@@ -61,6 +65,7 @@ _STATUS: tuple[tuple[type[FieldrelayError], HTTPStatus], ...] = (
     (TooLargeError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (RangeNotSatisfiableError, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE),
     (ProtocolError, HTTPStatus.BAD_REQUEST),
+    (NotReadyError, HTTPStatus.SERVICE_UNAVAILABLE),
     (UnreachableError, HTTPStatus.BAD_GATEWAY),
     (SlowError, HTTPStatus.GATEWAY_TIMEOUT),
     (BusyError, HTTPStatus.SERVICE_UNAVAILABLE),
@@ -137,4 +142,5 @@ def answer(adapter: TypeAdapter[_Message], message: _Message) -> web.Response:
 
 
 def _refusal(status: HTTPStatus, refusal: Refusal) -> web.Response:
-    return web.Response(status=status, body=_REFUSAL.dump_json(refusal), content_type="application/json")
+    headers = {"Retry-After": _RETRY_AFTER_S} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+    return web.Response(status=status, body=_REFUSAL.dump_json(refusal), content_type="application/json", headers=headers)

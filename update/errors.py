@@ -416,6 +416,13 @@ class RangeNotSatisfiableError(WireError):
     exit_status = 63
 
 
+class NotReadyError(WireError):
+    """Whether it is here cannot be said yet: nothing of a repository has been verified so far. Ask again."""
+
+    code = "wire.not-ready"
+    exit_status = 61
+
+
 class SlowError(WireError):
     """The peer sends slower than the configured minimum rate (slow retrieval)."""
 

@@ -46,6 +46,10 @@ class Mirrors:
         mirror = self._mirrors.get(repository)
         return None if mirror is None else mirror.metadata(name)
 
+    def unread(self) -> Sequence[str]:
+        """The repositories that have upstreams, and of which nothing has been verified so far."""
+        return [mirror.name for mirror in self._mirrors.values() if mirror.is_unread()]
+
     def sources_of(self, info: TargetInfo) -> tuple[TargetSource, ...]:
         """Where the relay gets missing chunks of a target: the upstreams of its repository, the best first.
 

@@ -109,6 +109,10 @@ class Mirror:
         """A metadata file, byte for byte."""
         return self._view.metadata.get(name)
 
+    def is_unread(self) -> bool:
+        """Whether nothing of it has been verified so far, and an upstream may change that."""
+        return self._view.refreshed is None and bool(self._preference.order())
+
     def sources_of(self, info: TargetInfo) -> tuple[TargetSource, ...]:
         """Where the relay gets missing chunks of a target."""
         return tuple(TargetSource(upstream, info, self._preference) for upstream in self._preference.order())

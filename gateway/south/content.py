@@ -33,7 +33,16 @@ from gateway.south.relays import Find, Relays
 from gateway.south.streamed import StreamedResponse, Streaming, Windows
 from update.chunks.ranges import Range
 from update.digest import Digest
-from update.errors import NoSpaceError, NotFoundError, ProtocolError, RangeNotSatisfiableError, SlowError, UnreachableError
+from update.errors import (
+    FieldrelayError,
+    NoSpaceError,
+    NotFoundError,
+    NotReadyError,
+    ProtocolError,
+    RangeNotSatisfiableError,
+    SlowError,
+    UnreachableError,
+)
 from update.trust.verified import TargetInfo
 
 _log = logging.getLogger(__name__)
@@ -48,6 +57,10 @@ class Catalogue(Protocol):
 
     def metadata(self, repository: str, name: str) -> bytes | None:
         """A metadata file as it was verified, byte for byte, or None."""
+        ...
+
+    def unread(self) -> Sequence[str]:
+        """The repositories of which nothing has been verified yet, and soon may be."""
         ...
 
 
@@ -80,7 +93,7 @@ class ContentServer:
         repository, name = request.match_info["repository"], request.match_info["name"]
         content = self._catalogue.metadata(repository, name)
         if content is None:
-            raise NotFoundError(f"repository {repository} has no metadata {name}")
+            raise self.lacking(NotFoundError(f"repository {repository} has no metadata {name}"), repository)
         return web.Response(body=content, content_type="application/json")
 
     async def target(self, request: web.Request) -> web.StreamResponse:
@@ -94,7 +107,7 @@ class ContentServer:
     async def _send(self, request: web.Request, repository: str, path: str) -> web.StreamResponse:
         info = self._catalogue.find(repository, path)
         if info is None:
-            raise NotFoundError(f"repository {repository} lists no {path}")
+            raise self.lacking(NotFoundError(f"repository {repository} lists no {path}"), repository)
         return await self.send(request, info)
 
     async def send(self, request: web.Request, info: TargetInfo) -> web.StreamResponse:
@@ -103,6 +116,16 @@ class ContentServer:
         if lease is not None:
             return RangeResponse(answer(request.method, request.headers, info.length, etag_of(info.sha256)), lease)
         return await self._relay(request, info)
+
+    def lacking(self, refusal: FieldrelayError, repository: str = "") -> FieldrelayError:
+        """How to refuse what is not found: who asks before the first metadata is verified is told to ask again.
+
+        Without `repository` any of them may turn out to have it.
+        """
+        unread = self._catalogue.unread()
+        if not unread or (repository and repository not in unread):
+            return refusal
+        return NotReadyError(f"nothing of repository {', '.join(unread)} has been verified yet, ask again; until then: {refusal}")
 
     def lookup(self, host: str, path: str) -> Lookup | None:  # noqa: ARG002 - agents find the gateway by any name
         """For the fast lane of agents: what `target` answers."""

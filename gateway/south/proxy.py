@@ -7,7 +7,8 @@ field; an origin gets its path there, and its host in the Host field. It is answ
 2. its host is the stable name of a repository and its path a target there; or
 3. other gateways may have this one as their upstream, it is asked as origin, and the path is that of a repository's file.
 
-Everything else is refused by name: 403 to who takes us for an open proxy, 404 to who asks us as origin. The URL of a request
+Everything else is refused by name: 403 to who takes us for an open proxy, 404 to who asks us as origin, 503 to both while a
+repository was never verified here and so may name that URL (a new gateway, before its first refresh). The URL of a request
 decides what is looked up here, and never where a connection goes: so there is nothing to allow or to deny by address, and
 the registered URLs are the whole allow-list. CONNECT is refused always.
 """
@@ -72,7 +73,7 @@ class StockContent:
         if info := self._signed(request):
             return await self._content.send(request, info)
         if is_absolute(request):
-            raise not_proxied(request)
+            raise self._content.lacking(not_proxied(request))
         return await (self._content.target if "path" in request.match_info else self._content.metadata)(request)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
@@ -82,11 +83,11 @@ class StockContent:
         if is_absolute(request) and url_key(request.raw_path) is None:
             raise not_proxied(request)
         if "path" not in request.match_info:
-            raise not_proxied(request) if is_absolute(request) else _not_here(request)
+            raise self._content.lacking(not_proxied(request) if is_absolute(request) else _not_here(request))
         try:
             return await self._content.stock_target(request)
         except NotFoundError as error:
-            raise not_proxied(request) if is_absolute(request) else error from error
+            raise self._content.lacking(not_proxied(request) if is_absolute(request) else error) from error
 
     def _signed(self, request: web.Request) -> TargetInfo | None:
         """The target behind the URL that a request means, if a bundle names it."""

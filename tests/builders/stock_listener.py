@@ -33,6 +33,10 @@ class Listed:
 
     def __init__(self, info: TargetInfo) -> None:
         self._info = info
+        self.lacking: list[str] = []
+
+    def unread(self) -> list[str]:
+        return self.lacking
 
     def find(self, repository: str, wire_path: str) -> TargetInfo | None:
         return self._info if (repository, wire_path) == ("plant", self._info.wire_path) else None
@@ -80,7 +84,8 @@ class Listener:
         self.registry.learn(self.bundle, bundle)
         self.registry.shown("plant", [self.bundle, self.info])
         self.files = OpenFiles()
-        self.content = ContentServer(Listed(self.info), self.site.find, self.site.relays, self.files, streaming=streaming)
+        self.listed = Listed(self.info)
+        self.content = ContentServer(self.listed, self.site.find, self.site.relays, self.files, streaming=streaming)
         self.port = 0
 
     async def start(self, *, peers: bool = False) -> web.AppRunner:

@@ -39,6 +39,7 @@ def test_every_refusal_has_a_status_that_is_no_success(leaf: type[FieldrelayErro
         (errors.ProtocolError, 400),
         (errors.ConfigurationError, 400),
         (errors.BusyError, 503),
+        (errors.NotReadyError, 503),
         (errors.SlowError, 504),
         (errors.UnreachableError, 502),
         (errors.NoSpaceError, 507),

@@ -67,6 +67,13 @@ async def test_targets_and_metadata_are_found_by_repository_and_name(make: MakeM
         await mirrors.refresh("nobody")
 
 
+async def test_a_repository_is_unread_until_something_of_it_was_verified(make: MakeMirrors) -> None:
+    mirrors = make()
+    assert list(mirrors.unread()) == ["plant", "other"]
+    await mirrors.refresh("plant")
+    assert list(mirrors.unread()) == ["other"]
+
+
 async def test_the_same_content_is_known_in_other_repositories(make: MakeMirrors) -> None:
     mirrors = make()
     for name in mirrors.repositories():

@@ -43,6 +43,10 @@ class Catalogue:
     def __init__(self, targets: Sequence[TargetInfo], metadata: dict[tuple[str, str], bytes]) -> None:
         self._targets = {(info.repository, info.wire_path): info for info in targets}
         self._metadata = metadata
+        self.lacking: list[str] = []
+
+    def unread(self) -> list[str]:
+        return self.lacking
 
     def find(self, repository: str, wire_path: str) -> TargetInfo | None:
         return self._targets.get((repository, wire_path))
@@ -86,10 +90,10 @@ class Gateway:
         self.absent = TargetInfo("plant", "os/gone.swu", 5, Digest("0" * 64), TargetCustom(), "targets")
         self.site.keep(self.bundle, BUNDLE)
         self.files = OpenFiles()
-        catalogue = Catalogue(
+        self.catalogue = Catalogue(
             [self.image, self.bundle, self.absent], {("plant", "timestamp.json"): TIMESTAMP, ("plant", "1.root.json"): b"{}"}
         )
-        self.content = ContentServer(catalogue, self.site.find, self.site.relays, self.files)
+        self.content = ContentServer(self.catalogue, self.site.find, self.site.relays, self.files)
         self.ports: dict[str, int] = {}
 
     async def start(self) -> list[web.AppRunner]:
@@ -153,6 +157,15 @@ async def test_metadata_comes_byte_for_byte_or_is_404(gateway: Gateway) -> None:
     for path in ("plant/metadata/2.root.json", "other/metadata/timestamp.json", "plant/metadata/", "plant/metadata/a/b"):
         missing = await gateway.get(f"/repositories/{path}")
         assert (missing.status, b"wire.not-found" in missing.body) == (404, True), path
+
+
+async def test_of_a_repository_that_was_never_verified_nobody_is_told_that_it_lacks_something(gateway: Gateway) -> None:
+    gateway.catalogue.lacking = ["plant"]
+    for path in ("metadata/7.snapshot.json", f"targets/{'0' * 64}.nothing.swu"):
+        reply = await gateway.get(f"/repositories/plant/{path}")
+        assert (reply.status, reply.fields["retry-after"]) == (503, "10")
+        assert b"wire.not-ready" in reply.body
+        assert (await gateway.get(f"/repositories/other/{path}")).status == 404
 
 
 async def test_a_stored_target_comes_whole_in_ranges_and_as_head(gateway: Gateway) -> None:

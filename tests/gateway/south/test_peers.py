@@ -35,6 +35,9 @@ class Listed:
     def __init__(self, info: TargetInfo) -> None:
         self._info = info
 
+    def unread(self) -> tuple[str, ...]:
+        return ()
+
     def find(self, repository: str, wire_path: str) -> TargetInfo | None:
         return self._info if (repository, wire_path) == (self._info.repository, self._info.wire_path) else None
 

@@ -138,6 +138,17 @@ async def test_no_url_that_nobody_signed_is_answered_and_nothing_is_connected(
     assert listener.upstream.requests == []
 
 
+async def test_before_anything_is_verified_a_url_may_be_signed_and_is_asked_for_again(listener: Listener) -> None:
+    listener.listed.lacking = ["vendor"]
+    for target, host in (("http://elsewhere.example/os/image.zck", "x"), ("/os/image.zck", "elsewhere.example")):
+        reply = await listener.ask(target, host=host)
+        assert (reply.status, b"wire.not-ready" in reply.body) == (503, True)
+        assert "\r\nretry-after: 10" in reply.head
+    assert (await listener.ask(FOREIGN, "Range: bytes=0-9")).status == 206
+    listener.listed.lacking = []
+    assert (await listener.ask("http://elsewhere.example/os/image.zck")).not_proxied
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "PROPFIND"])
 async def test_only_get_and_head_are_proxied(listener: Listener, method: str) -> None:
     assert (await listener.ask(FOREIGN, "Content-Length: 0", method=method)).not_proxied
