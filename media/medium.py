@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import BinaryIO, Final, Protocol
 
+from update.errors import FieldrelayError
+
 MAX_ENTRIES: Final = 100_000
 MAX_DEPTH: Final = 12
 
@@ -47,8 +49,12 @@ class Medium(Protocol):
     def open(self, parts: Sequence[str]) -> BinaryIO:
         """A regular file, to be read in blocks and closed. Also: `NotFoundError`, `ProtocolError` for what is no regular file.
 
-        Reading it raises `OSError`; `trouble` of the module that made the medium names it.
+        Reading it raises `OSError`, which `trouble` names.
         """
+        ...
+
+    def trouble(self, error: OSError, parts: Sequence[str]) -> FieldrelayError:
+        """What an error of the system, met while `parts` was read, means."""
         ...
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from media.folder import FolderMedium
 from media.medium import Entry, EntryKind
 from media.recogniser import MAX_REQUEST_BYTES, REQUEST_SCHEMA, Found, recognise, request_of
 from media.records import MAX_CONTENTS, Kind
-from update.errors import MediumGoneError, MediumLimitError, MediumUnreadableError, NotFoundError
+from update.errors import FieldrelayError, MediumGoneError, MediumLimitError, MediumUnreadableError, NotFoundError
 
 SWU = b"070702" + b"0" * 200
 RAUCB = b"hsqs" + b"0" * 200
@@ -40,6 +40,9 @@ class Files:
         if tuple(parts) not in self._files:
             raise NotFoundError("/".join(parts))
         return BytesIO(self._files[tuple(parts)])
+
+    def trouble(self, error: OSError, parts: Sequence[str]) -> FieldrelayError:
+        return MediumUnreadableError(f"{parts}: {error}")
 
     def close(self) -> None:
         """Nothing to do."""
