@@ -23,6 +23,7 @@ from gateway.alone import alone
 from gateway.background import background_work
 from gateway.config import ContentSection, GatewayConfig, SouthSection, StateFolder
 from gateway.control.nodes import NodeControl
+from gateway.control.reports import ReportControl
 from gateway.control.server import Control, allowed_peers, control_application
 from gateway.control.server import Part as ControlPart
 from gateway.control.server import listen as listen_for_operators
@@ -343,7 +344,7 @@ def _make_control(
         last_seen=fleet.presence.last_seen,
     )
     orders = Control(status, fleet.assigner, fleet.tokens, mirrors, ChosenModes(database))
-    return [orders, NodeControl(fleet.ownership, fleet.accounts, fleet.confirmations)]
+    return [orders, NodeControl(fleet.ownership, fleet.accounts, fleet.confirmations), ReportControl(database)]
 
 
 async def _shown(mirrors: Mirrors, unlisted: UnlistedBundles) -> None:

@@ -8,7 +8,7 @@ from typing import TypeVar
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, UnixConnector
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.control import messages, node_messages
+from gateway.control import messages, node_messages, report_messages
 from gateway.edge import Refusal
 from gateway.fleet.catalogue import RepositoryState
 from gateway.status import GatewayState, NodeState
@@ -71,6 +71,15 @@ class ControlClient:
         """Agree to what waits."""
         path, body = node_messages.CONFIRM.format(name=node), node_messages.CONFIRM_REQUEST.dump_json(request)
         return await self._call("POST", path, node_messages.CONFIRM_REPLY, body)
+
+    async def reports(self) -> tuple[report_messages.ReportState, ...]:
+        """What receivers elsewhere do not have."""
+        return await self._call("GET", report_messages.REPORTS, report_messages.REPORTS_REPLY)
+
+    async def resend(self, request: report_messages.ResendRequest) -> tuple[report_messages.ReportState, ...]:
+        """Have messages sent now; those that it was done for."""
+        body = report_messages.RESEND_REQUEST.dump_json(request)
+        return await self._call("POST", report_messages.RESEND, report_messages.REPORTS_REPLY, body)
 
     async def _call(self, method: str, path: str, reply: TypeAdapter[_Reply], body: bytes = _NO_BODY) -> _Reply:
         status, data = await self._exchange(method, path, body)

@@ -138,7 +138,7 @@ class Outbox:
             words = f"closed there: {error}"
         except (ProtocolError, ForbiddenError) as error:
             _LOG.error("%s takes no message about action %s of %s: %s", self._upstream, message.source, message.node, error)
-            words = f"given up: {error}"
+            words = f"{outgoing.GIVEN_UP}{error}"
         except (WireError, ConfigurationError) as error:
             await self._note_failure(message, error)
             return False, error

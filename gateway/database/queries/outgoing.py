@@ -1,14 +1,19 @@
 """What is told upstream: stored first, sent in the order of storing, kept until it was delivered."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
+from typing import Final
 
-from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy import Row, and_, delete, func, insert, or_, select, update
 
 from gateway.database.engine import Transaction
 from gateway.database.records import Matter, Outgoing
 from gateway.database.tables import as_utc, as_utc_or_none
 from gateway.database.tables import outgoing as table
+
+GIVEN_UP: Final = "given up: "
+"""How the trouble of a message begins that its receiver refused for good."""
+_LACKING: Final = or_(table.c.delivered.is_(None), table.c.trouble.startswith(GIVEN_UP))
 
 
 async def add(
@@ -62,6 +67,21 @@ async def count_waiting(transaction: Transaction) -> Mapping[str, int]:
     """How many messages each upstream was not yet told."""
     statement = select(table.c.upstream, func.count()).where(table.c.delivered.is_(None)).group_by(table.c.upstream)
     return {row[0]: row[1] for row in await transaction.execute(statement)}
+
+
+async def undelivered(transaction: Transaction, *, limit: int = 10_000) -> tuple[Outgoing, ...]:
+    """What some receiver does not have: what waits, and what was given up. The oldest first."""
+    rows = await transaction.execute(select(table).where(_LACKING).order_by(table.c.id).limit(limit))
+    return tuple(_record(row) for row in rows)
+
+
+async def resend(transaction: Transaction, messages: Collection[int] | None) -> tuple[Outgoing, ...]:
+    """Have these sent as soon as possible, also where they were given up; None: all that waits. Those that it was done for."""
+    meant = table.c.delivered.is_(None) if messages is None else and_(_LACKING, table.c.id.in_(messages))
+    rows = await transaction.execute(select(table).where(meant).order_by(table.c.id))
+    found = tuple(_record(row) for row in rows)
+    await transaction.execute(update(table).where(meant).values(delivered=None, not_before=None))
+    return found
 
 
 async def replace_body(transaction: Transaction, message: int, body: Mapping[str, object]) -> bool:

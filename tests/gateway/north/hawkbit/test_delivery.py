@@ -103,6 +103,11 @@ async def test_a_full_history_holds_up_nobody_else_and_is_not_taken_for_an_end(
         await site.poll()
         await site.deliver()
     assert len(await messages(site, action)) < 10
+    action.quotas = Quotas()
+    async with site.database.writing() as transaction:
+        await outgoing.resend(transaction, [(await messages(site, action))[-1].id])
+    await site.deliver()
+    assert ends(action) == ["error"]
 
 
 async def test_a_thousand_words_of_a_node_become_few_messages_in_order(
