@@ -4,6 +4,8 @@
 2. The network may be away for days: in FETCHING the order is put aside, in WRITING the agent waits; neither counts as a try.
 3. A cancellation, or an order that replaces this one, is honoured until the trial is opened, and answered after that.
 4. An order below the highest fencing token ever seen is refused; one that was carried out already is only reported again.
+   A decision about several devices (`Offer.commit`) is taken in at every moment at which the assigner is asked, and
+   written down before it is followed; `node_agent.decisions.heard` says what an order changes.
 5. Whatever cannot go on leads where `TRIES` says: before the trial to a report, after it back to the previous version.
 """
 
@@ -15,28 +17,38 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import assert_never
 
+from node_agent.countdown import Countdown
 from node_agent.decisions import (
+    aborted,
     answer,
     answered_by,
     begun,
+    carried,
     continued,
-    ended_by,
     fenced,
     given_up,
+    heard,
+    is_bound,
+    is_word_of,
+    lost,
+    objection,
     put_aside,
-    report_of,
     rolled_back,
+    taken_back,
+    well,
     worth_another_try,
 )
 from node_agent.drivers.driver import Restart
 from node_agent.hooks import Moment
-from node_agent.record import Entry, entry_from_mapping, entry_to_mapping
-from node_agent.reports import Reports, report_id
+from node_agent.record import Entry, entry_from_mapping, entry_to_mapping, journal_version
+from node_agent.reports import Reports
 from node_agent.source import Cancel, Offer, Source
 from node_agent.states import TRIES, Outcome, Running, State
 from node_agent.steps import Steps, environment
-from update.errors import FieldrelayError, StateError, WireError
+from node_agent.telling import NOTHING, Note, Telling
+from update.errors import FieldrelayError, LostDecisionError, StateError, WireError
 from update.store.journal import Journal
+from update.wire.assignment import Commit
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,6 +58,7 @@ class Turn(StrEnum):
 
     NOTHING = "nothing"  # there is no order, or the order was carried out before
     WAITING = "waiting"  # the network is away, or installing is not yet allowed: try again later
+    HELD = "held"  # a decision about several devices is waited for: ask again soon
     ENDED = "ended"  # an update ended; `Agent.entry` says how
     EXIT = "exit"  # the process must end with RESTART_STATUS
     GOING_DOWN = "going-down"  # the machine restarts: start nothing new
@@ -82,18 +95,18 @@ class Agent:
         reports: Reports,
         pace: Pace,
         watch: Watch = _unwatched,
+        countdown: Countdown | None = None,
     ) -> None:
-        self._node = node
         self._journal = journal
         self._steps = steps
         self._source = source
-        self._reports = reports
         self._pace = pace
         self._watch = watch
+        self._countdown = countdown or Countdown()
+        self._telling = Telling(node, reports, source, pace.tell_s)
         self._entry = entry_from_mapping(journal.read())
         self._resumed = False
         self._offer: Offer | None = None
-        self._moved = (0, 0)
 
     @property
     def entry(self) -> Entry:
@@ -107,9 +120,9 @@ class Agent:
         """
         if not self._resumed:
             await self._resume()
-        await self._tell()
+        await self._telling.deliver()
         if self._entry.state is State.IDLE and not await self._take(await self._source.next()):
-            await self._tell()
+            await self._telling.deliver()
             return Turn.NOTHING
         return await self._drive()
 
@@ -117,6 +130,9 @@ class Agent:
         """Return to the previous version because an operator says so; `StateError`, `RollbackError` where that is not allowed."""
         if not self._resumed:
             await self._resume()
+        if self._entry.state in {State.PREPARED, State.HOLDING} and not is_bound(self._entry):
+            self._enter(taken_back(self._entry, reason))
+            return await self._drive()
         if self._entry.state is not State.IDLE:
             raise StateError(f"an update is in state {self._entry.state}; let it end, or cancel it, before rolling back")
         self._enter(await self._steps.plan_return(self._entry, reason))
@@ -126,6 +142,8 @@ class Agent:
         """Confirm a version on trial because an operator says so, without its health checks; `StateError` if none is on trial."""
         if not self._resumed:
             await self._resume()
+        if self._entry.state is not State.IDLE and self._entry.together and not is_bound(self._entry):
+            raise StateError("several devices are updated together, and only the gateway decides for all of them")
         if self._entry.state is not State.TESTING:
             raise StateError(f"no version is on trial: the agent is in state {self._entry.state}")
         self._enter(replace(self._entry.enter(State.CONFIRMING), message="confirmed by an operator"))
@@ -139,10 +157,10 @@ class Agent:
             except FieldrelayError as error:
                 following = await self._after(error)
             if isinstance(following, Turn):
-                await self._tell()
+                await self._telling.deliver()
                 return following
             self._enter(following)
-        await self._tell()
+        await self._telling.deliver()
         return Turn.WAITING if self._entry.outcome is None else Turn.ENDED
 
     async def _step(self) -> Entry | Turn:
@@ -156,12 +174,17 @@ class Agent:
                 following = await self._fetch()
             case State.WRITING:
                 following = await self._beside(self._steps.write(entry, self._progress))
+            case State.PREPARED:
+                following = await self._stay_prepared()
             case State.ACTIVATING:
                 following = await self._steps.activate(entry)
             case State.RESTARTING:
                 following = await self._follow(await self._steps.restart())
             case State.TESTING:
-                following = await self._steps.test(entry)
+                await self._steps.test(entry)
+                following = well(entry, self._countdown.begin(entry.hold_s))
+            case State.HOLDING:
+                following = await self._hold()
             case State.CONFIRMING:
                 following = await self._steps.confirm(entry)
             case State.REVERTING:
@@ -178,7 +201,7 @@ class Agent:
             case None:
                 return False
             case Cancel():
-                self._queue(answer(self._entry, order))
+                self._telling.result(answer(self._entry, order))
                 return False
             case Offer():
                 return self._accept(order)
@@ -187,10 +210,14 @@ class Agent:
     def _accept(self, offer: Offer) -> bool:
         last = self._entry
         if (refusal := fenced(last, offer)) is not None:
-            self._queue(refusal)
+            self._telling.result(refusal)
             return False
         if answered_by(last, offer):
-            self._queue(replace(last, fence=offer.fence or 0))
+            self._telling.result(replace(last, fence=offer.fence or 0))
+            return False
+        if offer.commit is Commit.ABORT and not (last.action == offer.action and is_bound(last)):
+            self._amend(aborted(last, offer))
+            self._telling.result(self._entry)
             return False
         self._offer = offer
         self._enter(begun(last, offer))
@@ -202,6 +229,32 @@ class Agent:
         if self._offer is None:
             return put_aside(self._entry)
         return await self._beside(self._steps.fetch(self._entry, self._offer, self._progress))
+
+    async def _stay_prepared(self) -> Entry | Turn:
+        """Written; until it is decided that all devices of this update may go on."""
+        following = await self._ask() if self._entry.commit is Commit.PREPARE else self._entry
+        if following.state is not State.PREPARED:
+            return following
+        if following.commit is Commit.PREPARE:
+            return Turn.HELD
+        self._steps.require_hold(following)
+        return following.enter(State.ACTIVATING)
+
+    async def _hold(self) -> Entry | Turn:
+        """On trial, until it is decided for all devices. Asked is only what was just found well: to be here says so."""
+        await self._steps.test(self._entry)
+        following = await self._ask()
+        if following.state is not State.HOLDING:
+            return following
+        if following.commit is Commit.COMMIT:
+            return following.enter(State.TESTING)
+        if not self._countdown.is_over(following.hold_s, following.hold_until):
+            return Turn.HELD
+        if (back := lost(following)) is not None:
+            return back
+        message = f"no word from the assigner for {following.hold_s} s; kept on trial, as was ordered"
+        self._telling.remark(following, Note(LostDecisionError.code, message))
+        return Turn.HELD
 
     async def _revert(self) -> Entry | Turn:
         if await self._steps.revert(self._entry) is not Running.TARGET:
@@ -222,7 +275,7 @@ class Agent:
         entry = self._entry
         if entry.outcome is Outcome.ROLLED_BACK:
             await self._steps.hooks.run(Moment.AFTER_REVERT, environment(entry))
-        self._queue(entry)
+        self._telling.result(entry)
         self._steps.content.forget()
         self._offer = None
         return entry.enter(State.IDLE)
@@ -266,53 +319,57 @@ class Agent:
         try:
             while not (await asyncio.wait({task}, timeout=pause_s))[0]:
                 pause_s = self._pace.look_s
-                self._queue_progress()
-                await self._tell()
-                if (ended := await self._heard()) is not None:
-                    return ended
-            return task.result()
+                self._telling.progress(self._entry)
+                await self._telling.deliver()
+                if (following := await self._ask()).state is not self._entry.state:
+                    return following
+            return carried(self._entry, task.result())
         finally:
             task.cancel()
             with suppress(asyncio.CancelledError, FieldrelayError):
                 await task
 
-    async def _heard(self) -> Entry | None:
-        """The end of this update, if the assigner asks for it now."""
+    async def _ask(self) -> Entry:
+        """Ask the assigner; the record of this update after its answer, with what was decided in the journal already.
+
+        In another state than before: that one is to be entered. An assigner that cannot be asked changes nothing.
+        """
         try:
-            return ended_by(self._entry, await self._source.next())
-        except WireError:
-            return None
+            order = await self._source.next()
+        except WireError as error:
+            _LOG.info("cannot ask for the decision on action %s: %s (%s)", self._entry.action, error, error.code)
+            return self._entry
+        if (against := objection(self._entry, order)) is not None:
+            self._telling.remark(self._entry, Note(against.code, str(against)))
+        following = heard(self._entry, order)
+        if following.state is not self._entry.state:
+            return following
+        if is_word_of(following, order):
+            self._telling.note = NOTHING
+            if following.state is State.HOLDING:
+                following = replace(following, hold_until=self._countdown.begin(following.hold_s))
+        self._amend(following)
+        return following
 
     def _enter(self, entry: Entry) -> None:
         """Write the journal, then act: rule 1."""
         if entry.state is not self._entry.state:
             _LOG.info("%s -> %s (action %s)", self._entry.state, entry.state, entry.action)
-        self._journal.write(entry_to_mapping(entry))
-        self._entry, self._moved = entry, (0, 0)
+            self._telling.note = NOTHING
+        self._journal.write(entry_to_mapping(entry), version=journal_version(entry))
+        self._entry = entry
+        self._telling.entered()
         self._watch(entry, 0, 0)
         if entry.state not in {State.IDLE, State.REPORTING}:
-            self._queue_progress()
+            self._telling.progress(self._entry)
+
+    def _amend(self, entry: Entry) -> None:
+        """The same state, with something more known: it is written down before it counts."""
+        if entry == self._entry:
+            return
+        self._journal.write(entry_to_mapping(entry), version=journal_version(entry))
+        self._entry = entry
 
     def _progress(self, done: int, total: int) -> None:
-        self._moved = (done, total)
+        self._telling.moved(done, total)
         self._watch(self._entry, done, total)
-
-    def _queue_progress(self) -> None:
-        entry, (done, total) = self._entry, self._moved
-        name = report_id(self._node, entry.action, entry.fence, entry.state, entry.tries, done)
-        self._reports.add(replace(report_of(entry, name), done=done, total=total))
-
-    def _queue(self, entry: Entry) -> None:
-        """The result of an action, under the same id however often it is queued."""
-        name = report_id(self._node, entry.action, entry.fence, "result", entry.cancel)
-        self._reports.add(replace(report_of(entry, name), outcome=entry.outcome, answers=entry.cancel))
-
-    async def _tell(self) -> None:
-        """Deliver what waits; what cannot be delivered now stays."""
-        try:
-            async with asyncio.timeout(self._pace.tell_s):
-                await self._reports.deliver(self._source.report)
-        except WireError as error:
-            _LOG.info("%s reports wait for the assigner: %s", len(self._reports.waiting), error)
-        except TimeoutError:
-            _LOG.info("%s reports wait for the assigner: no answer within %g s", len(self._reports.waiting), self._pace.tell_s)

@@ -44,9 +44,13 @@ class Node:
 
     def agent(self, source: Source, watch: Watch) -> Agent:
         """The agent, taking orders from `source`. `ConfigurationError` for keys and roots that cannot be read."""
-        poll = self.config.poll
-        pace = Pace(look_s=min(poll.maximum_s, max(poll.minimum_s, _LOOK_S)), retry_s=poll.retry_s)
+        pace = Pace(look_s=self.look_s, retry_s=self.config.poll.retry_s)
         return self.device.agent(source, self.link, pace, watch, also=self._reach())
+
+    @property
+    def look_s(self) -> float:
+        """How often to ask while an update is under way, in seconds: a decision shall be heard soon."""
+        return min(self.config.poll.maximum_s, max(self.config.poll.minimum_s, _LOOK_S))
 
     def _reach(self) -> Sequence[Check]:
         return [GatewayCheck(self.link.reach, _GATEWAY_CHECK_S)] if self.config.health.gateway else []

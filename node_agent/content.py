@@ -114,8 +114,6 @@ class Content:
 
     async def resolve(self, offer: Offer) -> Release:
         """What an order means here. Errors: leaves of `TrustError`, `WireError` of the gateway, `StoreError`."""
-        if offer.hold:
-            raise UnsupportedError("the order wants the trial held for a common decision, which this release cannot do")
         if offer.file is not None:
             return await self._adopt(offer.file)
         repository = self._strict.get(offer.repository)

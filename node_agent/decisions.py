@@ -1,20 +1,24 @@
 """What follows in the life of an update: decided from the journal's record and what was heard or seen, without any I/O."""
 
 from dataclasses import replace
+from typing import assert_never
 
 from node_agent.record import Entry, Report
 from node_agent.source import Cancel, Offer
-from node_agent.states import TRIES, Outcome, Running, State, resume
+from node_agent.states import TRANSITIONS, TRIES, Outcome, Running, State, resume
 from update.errors import (
     BundleError,
+    BusyError,
     ChunkError,
     DeviceError,
     FenceError,
     FieldrelayError,
+    LostDecisionError,
     ReadBackError,
     RolledBackError,
     TrustError,
 )
+from update.wire.assignment import Commit, Lost
 
 _MAY_PASS = {
     State.WRITING: (ChunkError, ReadBackError),
@@ -24,12 +28,21 @@ _MAY_PASS = {
 """Errors that may pass by themselves: the same state is entered again, up to its limit of tries."""
 
 
+_RANK = {Commit.PREPARE: 0, Commit.HOLD: 1, Commit.COMMIT: 2, Commit.ABORT: 2}
+"""A decision is replaced only by one of a higher rank: what was decided for all devices stays decided."""
+
+_BEFORE_TRIAL = {State.FETCHING, State.WRITING, State.PREPARED, State.ACTIVATING}
+
+
 def begun(last: Entry, offer: Offer) -> Entry:
-    """FETCHING for an order. An order that was interrupted before goes on counting its tries."""
-    interrupted = last.tries if last.action == offer.action and last.outcome is None else 0
-    fence = offer.fence or 0
-    fresh = Entry(action=offer.action, fence=fence, highest_fence=max(fence, last.highest_fence), held=last.held)
-    return replace(fresh.enter(State.FETCHING), tries=interrupted + 1)
+    """FETCHING for an order. An order that was interrupted before goes on counting its tries, and keeps what was decided."""
+    same = last.action == offer.action
+    interrupted = last.tries if same and last.outcome is None else 0
+    fresh = Entry(action=offer.action, highest_fence=last.highest_fence, held=last.held, commit=offer.commit)
+    if same and last.together and (last.outcome is None or last.commit is Commit.COMMIT):
+        fresh = replace(fresh, together=True, commit=last.commit)
+    fetching = replace(fresh.enter(State.FETCHING), tries=interrupted + 1)
+    return _taken(replace(fetching, together=fresh.together or offer.commit is not Commit.COMMIT), offer)
 
 
 def put_aside(entry: Entry) -> Entry:
@@ -38,21 +51,37 @@ def put_aside(entry: Entry) -> Entry:
 
 
 def answered_by(last: Entry, offer: Offer) -> bool:
-    """Whether the end of an action answers the same action now: unless it failed and a newer lease orders it again."""
+    """Whether the end of an action answers the same action now: unless it failed and a newer lease orders it again.
+
+    One that was aborted is never begun again, and of one that ended there is nothing to abort.
+    """
     if last.action != offer.action or last.outcome is None:
         return False
+    if Commit.ABORT in {last.commit, offer.commit}:
+        return True
     return offer.fence in {last.fence, None} or last.outcome is Outcome.CONFIRMED
+
+
+def aborted(last: Entry, offer: Offer) -> Entry:
+    """The answer to an abort while nothing is carried out."""
+    stopped = Entry(action=offer.action, fence=offer.fence or 0, commit=Commit.ABORT, together=True)
+    known = replace(stopped, highest_fence=max(stopped.fence, last.highest_fence), held=last.held)
+    return known.ended(Outcome.CANCELLED, message="aborted before it began")
 
 
 def fenced(last: Entry, offer: Offer) -> Entry | None:
     """The refusal of an order of an older lease than one seen before; None for any other order."""
     if offer.fence is None or offer.fence >= last.highest_fence:
         return None
-    error = FenceError(
-        f"action {offer.action} carries fencing token {offer.fence}, and {last.highest_fence} was seen already: "
+    error = _older_lease(offer, last.highest_fence)
+    return Entry(action=offer.action, fence=offer.fence).ended(Outcome.REFUSED, error.code, str(error))
+
+
+def _older_lease(offer: Offer, highest: int) -> FenceError:
+    return FenceError(
+        f"action {offer.action} carries fencing token {offer.fence}, and {highest} was seen already: "
         "it comes from an assigner whose lease is over; order it again under the present one"
     )
-    return Entry(action=offer.action, fence=offer.fence).ended(Outcome.REFUSED, error.code, str(error))
 
 
 def answer(last: Entry, cancel: Cancel) -> Entry:
@@ -63,16 +92,112 @@ def answer(last: Entry, cancel: Cancel) -> Entry:
     return stopped.ended(Outcome.CANCELLED, message="cancelled before it began")
 
 
-def ended_by(entry: Entry, order: Offer | Cancel | None) -> Entry | None:
-    """The end of an update that has not opened its trial, if `order` asks for it; None to go on.
+def heard(entry: Entry, order: Offer | Cancel | None) -> Entry:
+    """What `order` makes of an update under way: its end, its way back, its next decision, or nothing.
 
-    No order at all does not end it: an assigner that restarts may know nothing for a while.
+    No order at all changes nothing: an assigner that restarts may know nothing for a while. What `objection` says about an
+    order holds: then it changes nothing either.
     """
-    if isinstance(order, Cancel) and order.action == entry.action:
-        return replace(entry.enter(State.REPORTING), cancel=order.id).ended(Outcome.CANCELLED, message="cancelled in time")
-    if isinstance(order, Offer) and order.action != entry.action and fenced(entry, order) is None:
+    if order is None or objection(entry, order) is not None:
+        return entry
+    if isinstance(order, Cancel):
+        return _cancelled(entry, order) if order.action == entry.action else entry
+    if order.action == entry.action:
+        return _decided(_taken(entry, order))
+    if entry.state in _BEFORE_TRIAL:
         return entry.enter(State.REPORTING).ended(Outcome.CANCELLED, message=f"replaced by action {order.action}")
+    return entry
+
+
+def objection(entry: Entry, order: Offer | Cancel | None) -> FieldrelayError | None:
+    """Why `order` is not followed while the update of `entry` is under way; None where there is nothing to say."""
+    if isinstance(order, Offer):
+        if order.fence is not None and order.fence < entry.highest_fence:
+            return _older_lease(order, entry.highest_fence)
+        if order.action != entry.action and (is_bound(entry) or entry.state not in _BEFORE_TRIAL):
+            return BusyError(f"action {order.action} waits until action {entry.action} has ended: that one is {entry.state}")
+    if isinstance(order, Cancel) and order.action == entry.action and is_bound(entry):
+        return BusyError(
+            f"action {entry.action} cannot be cancelled: it was decided for all devices that it shall be carried out"
+        )
     return None
+
+
+def is_bound(entry: Entry) -> bool:
+    """Whether there is only forward: one decision was made for several devices."""
+    return entry.together and entry.commit is Commit.COMMIT
+
+
+def taken_back(entry: Entry, reason: str) -> Entry:
+    """The end, or the way back, of an update that waits for a decision, because an operator at the device says so."""
+    if entry.state in _BEFORE_TRIAL:
+        return entry.enter(State.REPORTING).ended(Outcome.CANCELLED, RolledBackError.code, reason)
+    return _back(entry, reason)
+
+
+def is_word_of(entry: Entry, order: Offer | Cancel | None) -> bool:
+    """Whether `order` shows that the assigner of this update is there and knows of it."""
+    return order is not None and order.action == entry.action and objection(entry, order) is None
+
+
+def _taken(entry: Entry, offer: Offer) -> Entry:
+    """The same record under the order's lease and decision, if that goes further than the one before."""
+    fence = entry.fence if offer.fence is None else offer.fence
+    leased = replace(entry, fence=fence, highest_fence=max(fence, entry.highest_fence), hold_s=offer.hold_s, lost=offer.lost)
+    return replace(leased, commit=offer.commit) if _RANK[offer.commit] > _RANK[entry.commit] else leased
+
+
+def _decided(entry: Entry) -> Entry:
+    """Where an abort leads; any other decision is looked at in the state's own step."""
+    if entry.commit is not Commit.ABORT:
+        return entry
+    if entry.state in _BEFORE_TRIAL:
+        return entry.enter(State.REPORTING).ended(Outcome.CANCELLED, message="aborted before the trial")
+    return _back(entry, "aborted: it was decided for all devices of this update that they go back")
+
+
+def _cancelled(entry: Entry, cancel: Cancel) -> Entry:
+    if entry.state in _BEFORE_TRIAL:
+        return replace(entry.enter(State.REPORTING), cancel=cancel.id).ended(Outcome.CANCELLED, message="cancelled in time")
+    return _back(replace(entry, commit=Commit.ABORT), "cancelled on trial")
+
+
+def _back(entry: Entry, message: str) -> Entry:
+    if State.REVERTING not in TRANSITIONS[entry.state]:
+        return entry
+    return entry.enter(State.REVERTING).because(RolledBackError.code, message)
+
+
+def carried(now: Entry, following: Entry) -> Entry:
+    """`following`, which was made of an earlier record, with what was decided since."""
+    return replace(
+        following, commit=now.commit, fence=now.fence, highest_fence=now.highest_fence, hold_s=now.hold_s, lost=now.lost
+    )
+
+
+def written(entry: Entry) -> Entry:
+    """What follows when the slot is written."""
+    return entry.enter(State.PREPARED if entry.commit is Commit.PREPARE else State.ACTIVATING)
+
+
+def well(entry: Entry, hold_until: int) -> Entry:
+    """What follows when the new version was found well; a hold that begins now ends at `hold_until`."""
+    match entry.commit:
+        case Commit.COMMIT:
+            return entry.enter(State.CONFIRMING)
+        case Commit.PREPARE | Commit.HOLD:
+            return replace(entry.enter(State.HOLDING), hold_until=hold_until)
+        case Commit.ABORT:
+            return _decided(entry)
+    assert_never(entry.commit)
+
+
+def lost(entry: Entry) -> Entry | None:
+    """What a node on hold does when its time is over; None: it goes on holding."""
+    if entry.lost is Lost.KEEP:
+        return None
+    error = LostDecisionError(f"no word from the assigner for {entry.hold_s} s; back to the previous version, as was ordered")
+    return entry.enter(State.REVERTING).because(error.code, str(error))
 
 
 def continued(entry: Entry, running: Running) -> Entry:
@@ -85,8 +210,8 @@ def continued(entry: Entry, running: Running) -> Entry:
         return given_up(entry) if limited else entry.again()
     if following is not State.REPORTING:
         return entry.enter(following)
-    if entry.state is State.WRITING:
-        message = f"slot {entry.slot_to} was started or activated by hand while it was being written"
+    if entry.state in {State.WRITING, State.PREPARED}:
+        message = f"slot {entry.slot_to} was started or activated by hand before its trial"
         return entry.enter(following).ended(Outcome.FAILED, "device.slot", message)
     return rolled_back(entry)
 

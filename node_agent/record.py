@@ -14,6 +14,7 @@ from node_agent.states import Outcome, State, check_transition
 from update.digest import Digest
 from update.errors import CorruptError
 from update.store.journal import JsonValue
+from update.wire.assignment import MAX_HOLD_S, Commit, Lost
 
 _Text = Annotated[str, Field(max_length=4096)]
 _Sha256 = Annotated[Digest, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -49,6 +50,9 @@ class Entry:
     `tries` counts the entries into `state`; `cancel` is the cancellation that ended the update, where one did; the bytes are
     those of the write that succeeded.
     `held` says what each slot holds as far as this agent wrote and verified it, by slot name.
+    `commit` is the newest decision that this agent has heard of; `together` says that it began as one of several devices. A
+    trial is held for `hold_s` seconds without hearing of it, until `hold_until` (milliseconds since the epoch), then `lost`
+    says what is done.
     """
 
     state: State = State.IDLE
@@ -66,6 +70,11 @@ class Entry:
     message: _Text = ""
     cancel: _Text = ""
     held: Annotated[tuple[tuple[_Text, Release], ...], Field(max_length=64)] = ()
+    commit: Commit = Commit.COMMIT
+    together: bool = False
+    hold_s: Annotated[int, Field(ge=0, le=MAX_HOLD_S)] = 0
+    hold_until: _Count = 0
+    lost: Lost = Lost.REVERT
 
     def enter(self, state: State) -> "Entry":
         """The same update in its next state, entered for the first time; `StateError` where the table has no such step."""
@@ -133,6 +142,11 @@ def entry_to_mapping(entry: Entry) -> Mapping[str, JsonValue]:
     """The journal's form."""
     mapping: dict[str, JsonValue] = _ENTRY.dump_python(entry, mode="json")
     return mapping
+
+
+def journal_version(entry: Entry) -> int:
+    """The oldest journal version whose readers act rightly on `entry`: version 1 would keep a trial without the decision."""
+    return 2 if entry.together and entry.state not in {State.IDLE, State.REPORTING} else 1
 
 
 def entry_from_mapping(mapping: Mapping[str, JsonValue] | None) -> Entry:

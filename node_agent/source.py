@@ -17,7 +17,7 @@ from node_agent.states import Outcome, State
 from update.digest import Digest
 from update.errors import DeviceError, EndlessDataError, NotFoundError, ProtocolError, UnreachableError, WireError
 from update.wire import ddi
-from update.wire.assignment import Commit
+from update.wire.assignment import Commit, Lost
 from update.wire.boot_proof import BootProof, boot_id
 from update.wire.ddi import Execution, Feedback, Finished, Handling
 from update.wire.ddi_client import Cancellation, DdiClient, Deployment
@@ -30,8 +30,9 @@ class Offer:
     """An order to run something: a target of a repository, or a local `file`. `length` is in bytes, None if not said.
 
     `fence` is None where there is no lease: an operator at the device. `reason` is an operator's, who wants an older release
-    back. `may_write` is False while the assigner wants it only downloaded (a maintenance window is closed). `hold`: the
-    trial shall last until a decision arrives from outside.
+    back. `may_write` is False while the assigner wants it only downloaded (a maintenance window is closed). `commit` says how
+    far to go; the same order comes again with another one when that was decided for all devices that are updated together.
+    `hold_s` and `lost`: for how many seconds a trial is held without such an order (0: without limit), and what then.
     """
 
     action: str
@@ -43,7 +44,9 @@ class Offer:
     file: Path | None = None
     reason: str = ""
     may_write: bool = True
-    hold: bool = False
+    commit: Commit = Commit.COMMIT
+    hold_s: int = 0
+    lost: Lost = Lost.REVERT
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +195,9 @@ def offer_of(deployment: Deployment) -> Offer:
         sha256=assignment.sha256,
         length=named[0] if named else None,
         may_write=may_write,
-        hold=assignment.commit is not Commit.COMMIT,
+        commit=assignment.commit,
+        hold_s=assignment.hold_s,
+        lost=assignment.lost,
     )
 
 

@@ -7,11 +7,15 @@ been begun, never less. Every step is therefore idempotent, and three tables dec
 - `RESUME`: the state to continue in, from the journal's state and from what the bootloader says is running.
 - `TRIES`: how often a state may be entered for one update before another one is entered instead. A device that
   reboots in the middle of a step for ever is broken out of its loop by this, not by hope.
+
+PREPARED and HOLDING wait for a decision about several devices that are updated together (`update.wire.assignment.Commit`);
+they may be entered without limit.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from update.errors import StateError
 
@@ -22,9 +26,11 @@ class State(StrEnum):
     IDLE = "idle"
     FETCHING = "fetching"
     WRITING = "writing"
+    PREPARED = "prepared"
     ACTIVATING = "activating"
     RESTARTING = "restarting"
     TESTING = "testing"
+    HOLDING = "holding"
     CONFIRMING = "confirming"
     REVERTING = "reverting"
     REPORTING = "reporting"
@@ -55,16 +61,19 @@ _S = State
 TRANSITIONS: Mapping[State, tuple[State, ...]] = {
     _S.IDLE:       (_S.FETCHING, _S.TESTING, _S.REVERTING),
     _S.FETCHING:   (_S.WRITING, _S.REPORTING, _S.IDLE),
-    _S.WRITING:    (_S.ACTIVATING, _S.REPORTING),
+    _S.WRITING:    (_S.ACTIVATING, _S.PREPARED, _S.REPORTING),
+    _S.PREPARED:   (_S.ACTIVATING, _S.WRITING, _S.REPORTING),
     _S.ACTIVATING: (_S.RESTARTING, _S.TESTING, _S.REVERTING, _S.REPORTING),
     _S.RESTARTING: (_S.TESTING, _S.REVERTING, _S.REPORTING),
-    _S.TESTING:    (_S.CONFIRMING, _S.REVERTING, _S.REPORTING),
+    _S.TESTING:    (_S.CONFIRMING, _S.HOLDING, _S.REVERTING, _S.REPORTING),
+    _S.HOLDING:    (_S.TESTING, _S.REVERTING),
     _S.CONFIRMING: (_S.REVERTING, _S.REPORTING),
     _S.REVERTING:  (_S.REPORTING,),
     _S.REPORTING:  (_S.IDLE,),
 }  # fmt: skip
 """What may follow. From FETCHING back to IDLE: the gateway is away (it will be offered again), or installing is not yet allowed.
-From IDLE to REVERTING: an operator returns to the previous version; to TESTING: a trial is found that nobody ordered here."""
+From IDLE to REVERTING: an operator returns to the previous version; to TESTING: a trial is found that nobody ordered here.
+From PREPARED to WRITING: after a restart the slot is found incomplete. From HOLDING to TESTING: the decision is to keep it."""
 
 _R = Running
 
@@ -72,23 +81,28 @@ RESUME: Mapping[State, Mapping[Running, State]] = {
     _S.IDLE:       {_R.PREVIOUS: _S.IDLE,       _R.WRITTEN: _S.IDLE,       _R.DUE: _S.IDLE,       _R.TARGET: _S.IDLE},
     _S.FETCHING:   {_R.PREVIOUS: _S.IDLE,       _R.WRITTEN: _S.IDLE,       _R.DUE: _S.IDLE,       _R.TARGET: _S.IDLE},
     _S.WRITING:    {_R.PREVIOUS: _S.WRITING,    _R.WRITTEN: _S.WRITING,    _R.DUE: _S.REPORTING,  _R.TARGET: _S.REPORTING},
+    _S.PREPARED:   {_R.PREVIOUS: _S.WRITING,    _R.WRITTEN: _S.PREPARED,   _R.DUE: _S.REPORTING,  _R.TARGET: _S.REPORTING},
     _S.ACTIVATING: {_R.PREVIOUS: _S.REPORTING,  _R.WRITTEN: _S.ACTIVATING, _R.DUE: _S.RESTARTING, _R.TARGET: _S.TESTING},
     _S.RESTARTING: {_R.PREVIOUS: _S.REPORTING,  _R.WRITTEN: _S.REVERTING,  _R.DUE: _S.RESTARTING, _R.TARGET: _S.TESTING},
     _S.TESTING:    {_R.PREVIOUS: _S.REPORTING,  _R.WRITTEN: _S.REPORTING,  _R.DUE: _S.REVERTING,  _R.TARGET: _S.TESTING},
+    _S.HOLDING:    {_R.PREVIOUS: _S.REVERTING,  _R.WRITTEN: _S.REVERTING,  _R.DUE: _S.REVERTING,  _R.TARGET: _S.HOLDING},
     _S.CONFIRMING: {_R.PREVIOUS: _S.REPORTING,  _R.WRITTEN: _S.REPORTING,  _R.DUE: _S.REVERTING,  _R.TARGET: _S.CONFIRMING},
     _S.REVERTING:  {_R.PREVIOUS: _S.REPORTING,  _R.WRITTEN: _S.REPORTING,  _R.DUE: _S.REVERTING,  _R.TARGET: _S.REVERTING},
     _S.REPORTING:  {_R.PREVIOUS: _S.REPORTING,  _R.WRITTEN: _S.REPORTING,  _R.DUE: _S.REPORTING,  _R.TARGET: _S.REPORTING},
 }  # fmt: skip
 """Where to continue. FETCHING is simply offered again; what was downloaded is kept.
 
-WRITING with the target running or on trial: somebody switched slots by hand; nothing is written, and that is reported.
+WRITING or PREPARED with the target running or on trial: somebody switched slots by hand; nothing is written, that is reported.
 ACTIVATING to CONFIRMING with the previous slot running and no trial due: the bootloader has given the new version up.
 """
 
 
+UNLIMITED: Final = (1 << 63) - 1
+
+
 @dataclass(frozen=True, slots=True)
 class Tries:
-    """At most `limit` entries of a state for one update; then `then` is entered instead."""
+    """At most `limit` entries of a state for one update; then, and after an error in it, `then` is entered instead."""
 
     limit: int
     then: State
@@ -97,9 +111,11 @@ class Tries:
 TRIES: Mapping[State, Tries] = {
     _S.FETCHING:   Tries(10, _S.REPORTING),
     _S.WRITING:    Tries(5,  _S.REPORTING),
+    _S.PREPARED:   Tries(UNLIMITED, _S.REPORTING),
     _S.ACTIVATING: Tries(3,  _S.REVERTING),
     _S.RESTARTING: Tries(3,  _S.REVERTING),
     _S.TESTING:    Tries(3,  _S.REVERTING),
+    _S.HOLDING:    Tries(UNLIMITED, _S.REVERTING),
     _S.CONFIRMING: Tries(5,  _S.REVERTING),
     _S.REVERTING:  Tries(5,  _S.REPORTING),
 }  # fmt: skip
@@ -109,9 +125,11 @@ MEANING: Mapping[State, str] = {
     _S.IDLE: "Nothing to do; the last outcome is kept.",
     _S.FETCHING: "Metadata is refreshed, the target resolved in it and judged; the bundle is downloaded and verified.",
     _S.WRITING: "The inactive slot is being written and read back.",
+    _S.PREPARED: "The slot is written; the decision to try it, made for several devices together, is waited for.",
     _S.ACTIVATING: "The written slot is made the trial of the next start.",
     _S.RESTARTING: "The device is asked to restart.",
     _S.TESTING: "The new version runs on trial; health checks decide.",
+    _S.HOLDING: "The new version runs on trial, was well and is tested again and again; the decision to keep it is waited for.",
     _S.CONFIRMING: "The new version becomes permanent, then the security floor rises.",
     _S.REVERTING: "The device is taken back to the slot it came from.",
     _S.REPORTING: "The outcome is put into the durable queue of reports.",
@@ -169,4 +187,7 @@ the update's is on trial and starts next. `target`: the update's slot runs.
 
 
 def _tries(state: State) -> str:
-    return f"{TRIES[state].limit}, {TRIES[state].then}" if state in TRIES else "-"
+    if state not in TRIES:
+        return "-"
+    limit = TRIES[state].limit
+    return f"{'no limit' if limit == UNLIMITED else limit}, {TRIES[state].then}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 from uuid import uuid4
 
-from node_agent.decisions import put_aside
+from node_agent.decisions import put_aside, written
 from node_agent.drivers.driver import ChunkSource, Driver, Restart, SlotState, SlotStatus, bundle_identity
 from node_agent.health import Health
 from node_agent.hooks import Hooks, Moment
@@ -18,8 +18,9 @@ from node_agent.record import Entry, Release
 from node_agent.source import Offer
 from node_agent.states import Outcome, Running, State
 from update.bundle.verified import AnyBundle
-from update.errors import RollbackError, RolledBackError, SlotError, StateError
+from update.errors import RollbackError, RolledBackError, SlotError, StateError, UnsupportedError
 from update.trust.floor_values import FloorValues
+from update.wire.assignment import Commit
 
 Progress = Callable[[int, int], None]
 
@@ -74,8 +75,18 @@ class Steps:
         """What runs, seen from the update of `entry`."""
         return seen_from(entry.slot_to, await self.driver.slots())
 
+    def require_hold(self, entry: Entry) -> None:
+        """`UnsupportedError` for an order to hold the trial of a device that cannot."""
+        able = self.driver.capabilities
+        if entry.commit is Commit.HOLD and not (able.trial and able.hold and able.revert):
+            raise UnsupportedError(
+                "the order wants the trial held for a common decision, which this device cannot do: "
+                "accept that for it in the release plan, or take it out of the plan"
+            )
+
     async def fetch(self, entry: Entry, offer: Offer, progress: Progress) -> Entry:
         """Resolve, judge, download, verify; nothing further to do where the same bundle runs confirmed already."""
+        self.require_hold(entry)
         release = await self.content.resolve(offer)
         slots = await self.driver.slots()
         running = next((slot for slot in slots if slot.booted), None)
@@ -99,14 +110,14 @@ class Steps:
         release = _release(entry)
         await self.hooks.run(Moment.BEFORE_WRITE, environment(entry))
         bundle = await self.content.obtain(release, _quiet)
-        written = await self.driver.write(bundle, self.content.chunks(), progress)
-        if written.slot != entry.slot_to:
+        done = await self.driver.write(bundle, self.content.chunks(), progress)
+        if done.slot != entry.slot_to:
             raise SlotError(
-                f"slot {written.slot} was written where {entry.slot_to} was expected; check the slots in the configuration"
+                f"slot {done.slot} was written where {entry.slot_to} was expected; check the slots in the configuration"
             )
-        content = next(iter(written.parts.values())) if len(written.parts) == 1 else None
-        counted = replace(entry, downloaded_bytes=written.downloaded_bytes, reused_bytes=written.reused_bytes)
-        return counted.enter(State.ACTIVATING).holding(entry.slot_to, replace(release, content=content))
+        content = next(iter(done.parts.values())) if len(done.parts) == 1 else None
+        counted = replace(entry, downloaded_bytes=done.downloaded_bytes, reused_bytes=done.reused_bytes)
+        return written(counted.holding(entry.slot_to, replace(release, content=content)))
 
     async def activate(self, entry: Entry) -> Entry:
         """Ask the hooks, then open the trial: the last moment to stop."""
@@ -118,12 +129,11 @@ class Steps:
         """Restart the device."""
         return await self.driver.restart()
 
-    async def test(self, entry: Entry) -> Entry:
-        """Is the new version the one that runs, and is it well?"""
+    async def test(self, entry: Entry) -> None:
+        """Is the new version the one that runs, and is it well? `SlotError`, `HealthError` if not."""
         if await self.look(entry) is not Running.TARGET:
             raise SlotError(f"slot {entry.slot_to} was to be tested, and it does not run")
         await self.health.require(environment(entry))
-        return entry.enter(State.CONFIRMING)
 
     async def confirm(self, entry: Entry) -> Entry:
         """Keep the new version, then raise the floor: in this order, so that a version which falls back can still run."""

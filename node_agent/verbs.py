@@ -113,6 +113,8 @@ class _Pauses:
         poll = self.node.config.poll
         if turn is Turn.WAITING:
             return poll.retry_s
+        if turn is Turn.HELD:
+            return self.node.look_s
         return min(poll.maximum_s, max(poll.minimum_s, self.source.interval_s or poll.maximum_s))
 
 
@@ -139,6 +141,8 @@ def _answer(node: Node, agent: Agent, turn: Turn, *, nothing_status: int = 0) ->
             return Answer("nothing to do", values, nothing_status)
         case Turn.WAITING:
             return Answer(f"not now: {_sentence(entry)}", values, exit_status_of("wire.unreachable"))
+        case Turn.HELD:
+            return Answer(f"{_sentence(entry)}; what follows is decided at the gateway, for several devices together", values)
         case Turn.EXIT:
             return Answer("installed; restart the device to try it", values, RESTART_STATUS)
         case Turn.GOING_DOWN:

@@ -332,6 +332,20 @@ class RolledBackError(DeviceError):
     exit_status = 46
 
 
+class LostDecisionError(DeviceError):
+    """A trial was held for a decision about several devices, and nobody told it in time: the device went back."""
+
+    code = "device.undecided"
+    exit_status = 46
+
+
+class InterlockError(DeviceError):
+    """The machine is not in a state in which the device may be restarted, and did not come into it in time."""
+
+    code = "device.interlock"
+    exit_status = 44
+
+
 class SilentError(DeviceError):
     """An attached device does not answer."""
 

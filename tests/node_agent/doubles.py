@@ -20,7 +20,10 @@ OLD, NEW = Digest("0" * 64), Digest("1" * 64)
 
 @dataclass
 class Device:
-    """`Driver` of a two-slot device in memory; `hangs` in a write. `fail` maps a call to errors that it raises, in order."""
+    """`Driver` of a two-slot device in memory; `hangs` in a write until it `goes_on`.
+
+    `fail` maps a call to errors that it raises, in order.
+    """
 
     booted: str = "a"
     trial: str | None = None
@@ -32,10 +35,12 @@ class Device:
     hangs: bool = False
     comes_up: bool = True
     wrong_slot: bool = False
+    can_hold: bool = True
+    goes_on: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(stage=True, trial=True, hold=False, revert=True, resume=True, needs_power_cycle=False)
+        return Capabilities(stage=True, trial=True, hold=self.can_hold, revert=True, resume=True, needs_power_cycle=False)
 
     @property
     def other(self) -> str:
@@ -61,7 +66,7 @@ class Device:
     async def _hang(self) -> None:
         """A write that takes its time, also to stop."""
         try:
-            await asyncio.Event().wait()
+            await self.goes_on.wait()
         except asyncio.CancelledError:
             for _ in range(20):
                 await asyncio.sleep(0)
@@ -109,13 +114,16 @@ class Device:
 
 @dataclass
 class Assigner:
-    """`Source`: `orders` are given one after the other, the last one until its end was reported."""
+    """`Source`: `orders` are given one after the other, the last one until its end was reported; `at_last` when it was given."""
 
     orders: list[Offer | Cancel | FieldrelayError | None]
     reports: list[Report] = field(default_factory=list)
     away: FieldrelayError | None = None
+    at_last: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def next(self) -> Offer | Cancel | None:
+        if len(self.orders) == 1:
+            self.at_last.set()
         order = self.orders.pop(0) if len(self.orders) > 1 else self.orders[0]
         if isinstance(order, FieldrelayError):
             raise order
@@ -212,13 +220,14 @@ class MemoryFloor:
 
 
 class Well:
-    """Health checks with a scripted answer: None is well."""
+    """Health checks with a scripted answer: None is well. `answers` come first, one each time."""
 
     name = "scripted"
 
     def __init__(self, reason: str | None = None) -> None:
         self.reason = reason
+        self.answers: list[str | None] = []
 
     async def failure(self, environment: Mapping[str, str]) -> str | None:
         del environment
-        return self.reason
+        return self.answers.pop(0) if self.answers else self.reason

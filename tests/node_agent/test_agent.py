@@ -1,21 +1,19 @@
 """Every way through the life of an update, with a device, an assigner and bundles that do what the test says."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from node_agent.agent import Agent, Pace, Turn
+from node_agent.agent import Turn
 from node_agent.drivers.driver import Restart, SlotState
-from node_agent.health import Health, Patience
 from node_agent.hooks import Hook, Hooks, Moment
 from node_agent.record import Entry, Release, entry_from_mapping
-from node_agent.reports import Reports
 from node_agent.source import Cancel, Offer
 from node_agent.states import TRIES, Outcome, State
-from node_agent.steps import Steps
-from tests.node_agent.doubles import NEW, Assigner, Device, MemoryFloor, Supply, Well
+from tests.node_agent.doubles import Assigner, Device, MemoryFloor, Supply, Well
+from tests.node_agent.node import ORDER, Node
 from update.bundle.verified import VerifiedBundle
 from update.durable import Disk
 from update.errors import (
@@ -32,52 +30,6 @@ from update.errors import (
     UnreachableError,
 )
 from update.store.journal import Journal
-
-ORDER = Offer(action="7", fence=3, repository="plant", target="os.swu", sha256=NEW)
-
-
-@dataclass
-class Node:
-    """One node: what survives a restart, and the agent of this start."""
-
-    folder: Path
-    device: Device
-    supply: Supply
-    source: Assigner
-    floor: MemoryFloor = field(default_factory=MemoryFloor)
-    check: Well = field(default_factory=Well)
-    hooks: Hooks = field(default_factory=Hooks)
-    look_s: float = 30.0
-
-    def start(self) -> Agent:
-        patience = Patience(deadline_s=0.05 if self.check.reason else 30, interval_s=0.01, passes=1)
-        return Agent(
-            node="n1",
-            journal=Journal(Disk(), self.folder / "journal.json"),
-            steps=Steps(self.device, self.supply, Health([self.check], patience), self.hooks, self.floor),
-            source=self.source,
-            reports=Reports(Journal(Disk(), self.folder / "reports.json"), now_ms=lambda: 1),
-            pace=Pace(look_s=self.look_s, tell_s=30, retry_s=0),
-        )
-
-    async def run(self) -> Agent:
-        """Start, and start again after every exit, as a supervisor does, until there is nothing left to do."""
-        for _ in range(40):
-            agent = self.start()
-            turn = await agent.turn()
-            if turn in {Turn.ENDED, Turn.WAITING}:
-                continue
-            if turn is not Turn.EXIT:
-                return agent
-            self.device.power_on()
-        raise AssertionError("the node restarts for ever")
-
-    @property
-    def journal(self) -> State:
-        return entry_from_mapping(Journal(Disk(), self.folder / "journal.json").read()).state
-
-    def visited(self) -> list[State]:
-        return [report.state for report in self.source.reports]
 
 
 @pytest.fixture

@@ -177,7 +177,6 @@ async def test_an_order_is_resolved_judged_downloaded_and_verified(bench: Bench)
         ({"sha256": None}, UnknownTargetError),
         ({"sha256": digest_of(b"other")}, LengthOrHashError),
         ({"length": 1}, LengthOrHashError),
-        ({"hold": True}, UnsupportedError),
     ],
 )
 async def test_an_order_that_is_not_in_the_nodes_own_metadata_is_refused(

@@ -15,7 +15,7 @@ from node_agent.source import DdiSource, FileSource, Offer, feedback_of, offer_o
 from node_agent.states import Outcome, State
 from update.digest import Digest
 from update.errors import BootloaderError, DeviceError, NotFoundError, UnreachableError
-from update.wire.assignment import Assignment, Commit
+from update.wire.assignment import Assignment, Commit, Lost
 from update.wire.ddi import Artifact, Chunk, DeploymentBase, DeploymentBody, Execution, Feedback, Finished, Handling, Hashes
 from update.wire.ddi_client import DdiClient, Deployment, Poll
 
@@ -43,9 +43,16 @@ def test_a_closed_window_means_download_only() -> None:
     assert not offer_of(deployment(update=Handling.SKIP)).may_write
 
 
-@pytest.mark.parametrize("commit", [Commit.HOLD, Commit.ABORT])
-def test_anything_but_a_plain_commit_is_marked(commit: Commit) -> None:
-    assert offer_of(deployment(commit=commit)).hold
+@pytest.mark.parametrize("commit", Commit)
+def test_an_order_says_how_far_to_go(commit: Commit) -> None:
+    assert offer_of(deployment(commit=commit)) == Offer("7", 3, "plant", "os.swu", SHA, 9, commit=commit)
+
+
+def test_an_order_says_how_long_a_trial_is_held_and_what_then() -> None:
+    held = deployment(commit=Commit.HOLD)
+    assert held.assignment is not None
+    offer = offer_of(replace(held, assignment=replace(held.assignment, hold_s=600, lost=Lost.KEEP)))
+    assert (offer.hold_s, offer.lost) == (600, Lost.KEEP)
 
 
 def test_a_foreign_server_orders_nothing_that_could_be_resolved() -> None:
@@ -60,7 +67,9 @@ def test_the_size_of_another_artifact_is_not_taken() -> None:
     ("told", "execution", "finished"),
     [
         (report(state=State.FETCHING), Execution.DOWNLOAD, Finished.NONE),
+        (report(state=State.PREPARED), Execution.PROCEEDING, Finished.NONE),
         (report(state=State.TESTING), Execution.PROCEEDING, Finished.NONE),
+        (report(state=State.HOLDING), Execution.PROCEEDING, Finished.NONE),
         (report(Outcome.CONFIRMED), Execution.CLOSED, Finished.SUCCESS),
         (report(Outcome.ROLLED_BACK), Execution.CLOSED, Finished.FAILURE),
         (report(Outcome.REFUSED), Execution.CLOSED, Finished.FAILURE),

@@ -1,7 +1,8 @@
 """A small JSON object on disk that is replaced as a whole: the journal of a state machine, a record beside a file.
 
 The file holds one line, `{"body": {...}, "checksum": "<sha256 of the body>", "format_version": 1}`, with the body in
-canonical form (sorted keys, no blanks, ASCII). It is written by `Disk.write_file`: a reader finds the old or the new
+canonical form (sorted keys, no blanks, ASCII). Version 2 has the same form: it is written where the body says what a reader
+of version 1 would ignore and must not, and nowhere else. It is written by `Disk.write_file`: a reader finds the old or the new
 object. A checksum that does not fit is damage, never a first start: the caller decides what to do about a lost record.
 """
 
@@ -15,7 +16,8 @@ from update.durable import Disk
 from update.errors import CorruptError, FormatVersionError, LimitError
 
 JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_OLDEST = 1
 MAX_BYTES = 1 << 20
 _MEMBERS = frozenset({"body", "checksum", "format_version"})
 
@@ -45,19 +47,22 @@ class Journal:
         except (CorruptError, FormatVersionError) as error:
             raise type(error)(f"{self.path}: {error}") from error
 
-    def write(self, body: Mapping[str, JsonValue]) -> None:
-        """Replace the object durably; `LimitError` above 1 MiB, and then the old one stays."""
-        self._disk.write_file(self.path, encode(body), mode=self._mode)
+    def write(self, body: Mapping[str, JsonValue], *, version: int = _OLDEST) -> None:
+        """Replace the object durably; `LimitError` above 1 MiB, and then the old one stays.
+
+        `version` is the oldest that a reader must know to read it rightly.
+        """
+        self._disk.write_file(self.path, encode(body, version), mode=self._mode)
 
     def clear(self) -> None:
         """Remove the object durably."""
         self._disk.remove(self.path)
 
 
-def encode(body: Mapping[str, JsonValue]) -> bytes:
+def encode(body: Mapping[str, JsonValue], version: int = _OLDEST) -> bytes:
     """The line for one object."""
     checksum = digest_of(_canonical(body))
-    data = _canonical({"body": body, "checksum": checksum, "format_version": FORMAT_VERSION}) + b"\n"
+    data = _canonical({"body": body, "checksum": checksum, "format_version": version}) + b"\n"
     if len(data) > MAX_BYTES:
         raise LimitError(f"a journal of {len(data)} bytes is above the limit of {MAX_BYTES}; keep less in it")
     return data
@@ -79,7 +84,7 @@ def decode(data: bytes) -> Mapping[str, JsonValue]:
             f"journal version {version}, this release knows up to {FORMAT_VERSION}; install the newer one again"
         )
     body = document.get("body")
-    if version != FORMAT_VERSION or document.keys() != _MEMBERS or not isinstance(body, dict):
+    if type(version) is not int or version < _OLDEST or document.keys() != _MEMBERS or not isinstance(body, dict):
         raise CorruptError(f"not a journal: members {sorted(document)[:5]}, version {version!r}"[:200])
     if _encoded_as_read(body) != document["checksum"]:
         raise CorruptError("its checksum does not fit its content")

@@ -12,7 +12,7 @@ from tests.replay import Recorder, Trace, assert_old_or_new, needless_syncs
 from update.digest import digest_of
 from update.durable import Disk
 from update.errors import CorruptError, FormatVersionError, LimitError
-from update.store.journal import MAX_BYTES, Journal, JsonValue, decode, encode
+from update.store.journal import FORMAT_VERSION, MAX_BYTES, Journal, JsonValue, decode, encode
 
 BODIES = st.dictionaries(
     st.text(max_size=8),
@@ -82,8 +82,24 @@ def test_damage_is_named_with_its_path(tmp_path: Path, text: str) -> None:
     assert caught.value.code == "store.corrupt"
 
 
+@pytest.mark.parametrize("version", [True, 0, -1, "2"])
+def test_a_version_that_is_none_is_damage(version: object) -> None:
+    document = json.loads(encode({"a": 1})) | {"format_version": version}
+    with pytest.raises(CorruptError):
+        decode(json.dumps(document).encode())
+
+
+def test_a_body_that_older_readers_would_misread_is_written_as_of_the_version_that_knows_it(tmp_path: Path) -> None:
+    journal = Journal(Disk(), tmp_path / "journal")
+    journal.write({"a": 1})
+    assert json.loads(journal.path.read_bytes())["format_version"] == 1
+    journal.write({"a": 2}, version=2)
+    assert json.loads(journal.path.read_bytes())["format_version"] == 2
+    assert journal.read() == {"a": 2}
+
+
 def test_a_journal_of_a_newer_release_is_refused(tmp_path: Path) -> None:
-    document = json.loads(encode({"a": 1})) | {"format_version": 2, "something": "new"}
+    document = json.loads(encode({"a": 1})) | {"format_version": FORMAT_VERSION + 1, "something": "new"}
     (tmp_path / "journal").write_text(json.dumps(document))
     with pytest.raises(FormatVersionError) as caught:
         Journal(Disk(), tmp_path / "journal").read()
