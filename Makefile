@@ -47,7 +47,7 @@ system: $(STAMP) ## QEMU and the like
 soak: $(STAMP) ## the full counts of the acceptance lines (long)
 	REQUIRE_TOOLS=1 $(BIN)/python -m pytest -m soak --timeout 7200 -s
 
-bench: $(STAMP) ## side by side with the real peers, JSON in build/bench (ONLY=formats|node|relay|serving)
+bench: $(STAMP) ## side by side with the real peers, JSON in build/bench (ONLY=formats|node|planner|polling|relay|serving)
 	$(BIN)/python -m tests.benchmarks.run $(if $(ONLY),--only $(ONLY))
 
 docs: $(STAMP) ## the documentation, warnings are errors, in build/docs

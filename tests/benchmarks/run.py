@@ -10,13 +10,14 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from tests.benchmarks import formats, node, polling, relay, serving
+from tests.benchmarks import formats, node, planner, polling, relay, serving
 from tests.benchmarks.measure import Row
 
 Group = Callable[[Path], Iterator[Row]]
 GROUPS: Mapping[str, Group] = {
     "formats": formats.rows,
     "node": node.rows,
+    "planner": planner.rows,
     "polling": polling.rows,
     "relay": relay.rows,
     "serving": serving.rows,
