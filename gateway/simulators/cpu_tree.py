@@ -68,7 +68,7 @@ class CpuTree:
 
     def _written(self, attribute: str) -> str:
         try:
-            with self._path(attribute).open("rb") as file:
+            with self._path(attribute).open("rb", buffering=0) as file:  # one read: two could see two writes
                 return file.read(_MAX_BYTES).decode("utf-8", "replace").strip()
         except OSError:
             return ""

@@ -98,8 +98,8 @@ class SysfsAttributes:
         self._folder = folder
 
     def read(self, attribute: str) -> str:
-        """Of the beginning of the file: no attribute is longer than a page."""
-        with (self._folder / attribute).open("rb") as file:
+        """In one read, as sysfs answers it: no attribute is longer than a page."""
+        with (self._folder / attribute).open("rb", buffering=0) as file:
             return file.read(_MAX_ATTRIBUTE_BYTES).decode("utf-8", "replace").strip()
 
     def write(self, attribute: str, text: str) -> None:
@@ -177,7 +177,7 @@ class RemoteprocMachine:
 
     def _version(self, path: Path) -> str:
         try:
-            with path.open("rb") as file:
+            with path.open("rb", buffering=0) as file:
                 return file.read(255).decode("utf-8", "replace").strip()
         except OSError:
             return ""
