@@ -8,12 +8,11 @@ and ends the gateway with it, so that whoever supervises it can start it anew.
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import aiohttp
@@ -22,14 +21,10 @@ from aiohttp import web
 from gateway.alone import alone
 from gateway.background import background_work
 from gateway.config import ContentSection, GatewayConfig, SouthSection, StateFolder
-from gateway.control.nodes import NodeControl
-from gateway.control.reports import ReportControl
-from gateway.control.server import Control, allowed_peers, control_application
-from gateway.control.server import Part as ControlPart
-from gateway.control.server import listen as listen_for_operators
+from gateway.control.build import Shown, Site, make_control, serve_operators
 from gateway.database.engine import Database, sqlite_url
+from gateway.fleet.attached.build import AttachedDevices, make_attached
 from gateway.fleet.build import Fleet, make_fleet
-from gateway.fleet.chosen import ChosenModes
 from gateway.fleet.fitness import Fitness
 from gateway.fleet.intervals import Intervals
 from gateway.fleet.nodes import wanted_content
@@ -40,7 +35,6 @@ from gateway.north.elsewhere import Begin, Elsewhere
 from gateway.north.manifests import BundleManifests
 from gateway.north.means import Common
 from gateway.north.mirrors import Mirrors
-from gateway.north.prefetch import Prefetch
 from gateway.north.proofs import Proofs
 from gateway.north.room import Room
 from gateway.north.unlisted import UnlistedBundles, make_unlisted
@@ -63,7 +57,6 @@ from gateway.south.relays import Find, Relays
 from gateway.south.routes import Part, content_application, listen, make_runner, south_application
 from gateway.south.scrub import Scrub
 from gateway.south.seeds import old_files
-from gateway.status import Status
 from update.durable import Disk
 from update.errors import StateError, StoreError
 from update.store.journal import Journal
@@ -76,7 +69,6 @@ from update.wire.tls import server_context
 
 _LOG = logging.getLogger(__name__)
 _CERTIFICATE_CHECK_S = 12 * 3600.0
-_OPERATORS_SHUTDOWN_S = 2.0
 _PATIENCE_S = 10.0
 _NATIVE_BUNDLE = ".swu"
 
@@ -138,9 +130,7 @@ async def _run(
         room.let_to(relays.evict, files.forget)
         content = ContentServer(mirrors, find, relays, files)
         background = await stack.enter_async_context(background_work())
-        if config.repository:
-            background(mirrors.run(), "mirror")
-            await _shown(mirrors, unlisted)
+        await _shown(config, mirrors, unlisted, background)
         background(_keep_certificate(ground, authority, tls), "certificate")
         background(_make_scrub(ground, room, relays, files).run(), "scrub")
         fleet.begin(background)
@@ -148,18 +138,19 @@ async def _run(
         background(prefetch.run(), "prefetch")
         elsewhere.begin(fleet.takeover, Common(database, session, room, line, mirrors, proofs.prove, unlisted), background)
         offering = _make_variants(room, mirrors, proofs, registry, find=find, bodies=bodies, unlisted=unlisted)
+        attached = await _attached(ground, database, fleet, content, store=room.store, offering=offering, begin=background)
         parts = _make_parts(ground, database, fleet, content, find=find, offering=offering)
         parts += pair_patches(config.south, mirrors, room, disk=ground.disk, find=find, files=files, begin=background)
         shares = _south_shares(config.south)
-        enroll, credentials = Enrollment(fleet.tokens, authority, ground.now), Credentials(fleet.accounts)
+        enroll, credentials = Enrollment(attached.spare(fleet.tokens), authority, ground.now), Credentials(fleet.accounts)
         application = south_application(parts, open_to_all=[enroll], credentials=credentials, shares=shares, shelf=content)
         port = await stack.enter_async_context(_tls_listener(config.south, application, tls))
         mirrored = await stack.enter_async_context(_mirrored(ground, session, line))
         own = StockContent(registry, content, name=origins.name)
         await stack.enter_async_context(_plain_listener(config.south.content, own, mirrored, shares))
         await stack.enter_async_context(_towards_nodes(ground, database, fleet, port, authority, begin=background))
-        control = _make_control(ground, database, mirrors, room, fleet, routes=mirrored, prefetch=prefetch, elsewhere=elsewhere)
-        await stack.enter_async_context(_operators(ground, control))
+        shown = Shown(mirrored.states, elsewhere.states, prefetch.states, attached.states)
+        await stack.enter_async_context(_operators(ground, database, mirrors, room, fleet=fleet, shown=shown))
         ready(Listening(port))
         await stop.wait()
 
@@ -296,6 +287,16 @@ def _make_parts(
     return [*ddi_parts(database, fleet, content, find, ground.now, intervals=intervals, offering=offering), content]
 
 
+async def _attached(
+    ground: Ground, database: Database, fleet: Fleet, content: ContentServer, *, store: Store, offering: Variants, begin: Begin
+) -> AttachedDevices:
+    """The agents of devices that have none, begun."""
+    where = (ground.config, ground.disk, database, fleet, content)
+    devices = await make_attached(*where, layout=store.layout, offering=offering, now=ground.now)
+    devices.begin(begin)
+    return devices
+
+
 def _make_scrub(ground: Ground, room: Room, relays: Relays, files: OpenFiles) -> Scrub:
     every_s, journal = ground.config.store.scrub_days * 86400.0, Journal(ground.disk, ground.folder.scrub)
     now, forget = lambda: ground.now().timestamp(), files.forget
@@ -319,36 +320,20 @@ def _find_verified(store: Store, mirrors: Mirrors) -> Find:
     return find
 
 
-def _make_control(
-    ground: Ground,
-    database: Database,
-    mirrors: Mirrors,
-    room: Room,
-    fleet: Fleet,
-    *,
-    routes: Routes,
-    prefetch: Prefetch,
-    elsewhere: Elsewhere,
-) -> Sequence[ControlPart]:
-    status = Status(
-        database,
-        mirrors,
-        room,
-        now=ground.now,
-        name=ground.config.gateway.name,
-        version=version("fieldrelay"),
-        intervals=_intervals(ground.config.south),
-        routes=routes.states,
-        prefetch=prefetch.states,
-        assigners=elsewhere.states,
-        last_seen=fleet.presence.last_seen,
-    )
-    orders = Control(status, fleet.assigner, fleet.tokens, mirrors, ChosenModes(database))
-    return [orders, NodeControl(fleet.ownership, fleet.accounts, fleet.confirmations), ReportControl(database)]
+def _operators(
+    ground: Ground, database: Database, mirrors: Mirrors, room: Room, *, fleet: Fleet, shown: Shown
+) -> AbstractAsyncContextManager[None]:
+    """The socket for commands."""
+    site = Site(ground.config.gateway.name, ground.now, _intervals(ground.config.south), shown)
+    control = make_control(database, mirrors, room, fleet, site)
+    return serve_operators(ground.config.control, control, ground.disk)
 
 
-async def _shown(mirrors: Mirrors, unlisted: UnlistedBundles) -> None:
-    """Wait until what is on disk is shown, so that nodes find it at once; a very large store is read on meanwhile."""
+async def _shown(config: GatewayConfig, mirrors: Mirrors, unlisted: UnlistedBundles, begin: Begin) -> None:
+    """Begin to mirror, and wait until what is on disk is shown, so that nodes find it at once; much is read on meanwhile."""
+    if not config.repository:
+        return
+    begin(mirrors.run(), "mirror")
     with suppress(TimeoutError, StoreError):
         async with asyncio.timeout(_PATIENCE_S):
             await mirrors.restored.wait()
@@ -375,14 +360,4 @@ async def _plain_listener(
     stock = [*(own.peer_routes() if section.peers else []), *mirrored.before(own)]
     async with _running(make_runner(content_application(stock, shares=shares, shelf=own))) as plain:
         await listen(plain, section.addresses, section.port, None, key="south.content")
-        yield
-
-
-@asynccontextmanager
-async def _operators(ground: Ground, control: Sequence[ControlPart]) -> AsyncGenerator[None]:
-    section = ground.config.control
-    allowed = allowed_peers(section.allowed_uids, section.allowed_gids)
-    runner = web.AppRunner(control_application(control, allowed), access_log=None, shutdown_timeout=_OPERATORS_SHUTDOWN_S)
-    async with _running(runner):
-        await listen_for_operators(runner, section.socket, allowed, ground.disk)
         yield

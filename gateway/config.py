@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationInfo
 from pydantic.dataclasses import dataclass
 
 from gateway.sections.assigners import HawkbitSection, WfxSection, checked_hawkbit, checked_wfx
+from gateway.sections.attached import AttachedSection, checked_attached
 from gateway.sections.probes import ProbeSection, checked_probes
 from gateway.sections.pushed import SwuforwardSection, checked_swuforward
 from gateway.sections.routes import RouteSection, checked_routes
@@ -277,10 +278,11 @@ class GatewayConfig:
     swuforward: Annotated[tuple[SwuforwardSection, ...], AfterValidator(checked_swuforward)] = ()
     probe: Annotated[tuple[ProbeSection, ...], AfterValidator(checked_probes)] = ()
     route: Annotated[tuple[RouteSection, ...], AfterValidator(checked_routes)] = ()
+    attached: Annotated[tuple[AttachedSection, ...], AfterValidator(checked_attached)] = ()
 
 
 def _consistent(config: GatewayConfig) -> GatewayConfig:
-    known = {repository.name for repository in config.repository}
+    known = {repository.name: repository for repository in config.repository}
     for section in config.hawkbit:
         if section.repository not in known:
             raise ValueError(f"hawkbit {section.name}: there is no [[repository]] named {section.repository}")
@@ -295,6 +297,11 @@ def _consistent(config: GatewayConfig) -> GatewayConfig:
                 f"wfx {wfx.name}: its events hold one of the connections: wan.connections is at least "
                 f"{_CONNECTIONS_FOR_EVENTS} then, not {config.wan.connections}; or events = false"
             )
+    for device in config.attached:
+        if device.repository not in known:
+            raise ValueError(f"attached {device.id}: there is no [[repository]] named {device.repository}")
+        if not known[device.repository].cms_roots:
+            raise ValueError(f"attached {device.id}: its repository {device.repository} needs cms_roots: who signs bundles")
     return config
 
 
@@ -331,6 +338,11 @@ class StateFolder:
     def mirrored(self) -> Path:
         """Content of other ecosystems, a folder for each route."""
         return self.root / "mirrored"
+
+    @property
+    def attached(self) -> Path:
+        """What the agents of attached devices remember, a folder for each."""
+        return self.root / "attached"
 
     @property
     def floor(self) -> tuple[Path, Path]:

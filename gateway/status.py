@@ -119,7 +119,10 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """One node; `wanted` is None if nothing was ever ordered for it. `accepts` is the weakest provenance that it is offered."""
+    """One node; `wanted` is None if nothing was ever ordered for it. `accepts` is the weakest provenance that it is offered.
+
+    `attached`: of a device whose agent runs in the gateway, how that agent is; else empty.
+    """
 
     id: str
     kind: str
@@ -132,6 +135,7 @@ class NodeState:
     last_seen: datetime
     late: bool
     accepts: Provenance = Provenance.TUF
+    attached: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +179,7 @@ class Status:
         assigners: Callable[[], Awaitable[tuple[AssignerState, ...]]] = _nobody,
         prefetch: Callable[[], Sequence[PrefetchState]] = tuple,
         last_seen: Callable[[Node], datetime] = attrgetter("last_seen"),
+        attached: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._database = database
         self._repositories = repositories
@@ -188,6 +193,7 @@ class Status:
         self._assigners = assigners
         self._prefetch = prefetch
         self._last_seen = last_seen
+        self._attached = attached
 
     async def gateway(self) -> GatewayState:
         """The state of everything, now."""
@@ -209,9 +215,12 @@ class Status:
         async with self._database.reading() as transaction:
             everyone, newest = await nodes.everyone(transaction), await actions.latest(transaction)
             told = await reports.latest(transaction)
-        return tuple(self._node(node, newest.get(node.id), told) for node in everyone)
+        attached = self._attached()
+        return tuple(self._node(node, newest.get(node.id), told, attached) for node in everyone)
 
-    def _node(self, node: Node, action: Action | None, told: Mapping[int, ReportRecord]) -> NodeState:
+    def _node(
+        self, node: Node, action: Action | None, told: Mapping[int, ReportRecord], attached: Mapping[str, str]
+    ) -> NodeState:
         last_seen = self._last_seen(node)
         return NodeState(
             id=node.id,
@@ -225,6 +234,7 @@ class Status:
             last_seen=last_seen,
             late=self._now() - last_seen > timedelta(seconds=_MISSED_POLLS * self._intervals.of(node.id)),
             accepts=node.accepts,
+            attached=attached.get(node.id, ""),
         )
 
 

@@ -185,7 +185,7 @@ class LogSection:
     format: Log = Log.AUTO
 
 
-def _own_table(value: object) -> object:
+def own_table(value: object) -> object:
     """Give the table that is called like the kind the name that it has here; any other key stays, and is refused."""
     if not isinstance(value, Mapping):
         return value
@@ -194,7 +194,7 @@ def _own_table(value: object) -> object:
     return {("options" if key == value.get("kind") else key): each for key, each in value.items()}
 
 
-_Kind = Annotated[KindSection, BeforeValidator(_own_table)]
+_Kind = Annotated[KindSection, BeforeValidator(own_table)]
 
 
 def _different_names(repositories: tuple[RepositorySection, ...]) -> tuple[RepositorySection, ...]:

@@ -127,7 +127,8 @@ def show_nodes(nodes: Sequence[NodeState], now: datetime) -> str:
         )
         for node in nodes
     ]
-    return table(("NODE", "HARDWARE", "RUNS", "SLOT", "WANTED", "STATE", "PROOF", "SEEN"), rows)
+    attached = [f"{node.id}: attached: {_printable(node.attached)}" for node in nodes if node.attached]
+    return "\n".join([table(("NODE", "HARDWARE", "RUNS", "SLOT", "WANTED", "STATE", "PROOF", "SEEN"), rows), *attached])
 
 
 def show_assignments(assignments: Sequence[AssignmentState]) -> str:

@@ -156,6 +156,10 @@ class ContentServer:
         except FileNotFoundError:  # removed a moment ago
             return None
 
+    async def lend(self, info: TargetInfo, ranges: Sequence[Range]) -> Lease:
+        """A file that holds `ranges`, for who reads in this process. Errors: those of `Relays.lend`."""
+        return await self.stored(info) or await self._lend(info, ranges)
+
     async def _relay(self, request: web.Request, info: TargetInfo) -> web.StreamResponse:
         """Answer from the sparse file, once what is asked for has come; what is one and long, while it comes."""
         etag = etag_of(info.sha256)

@@ -24,13 +24,15 @@ _T = TypeVar("_T")
 class Kind:
     """Where a kind's configuration class and its maker are, as `module:name`.
 
-    `switches`: a driver that needs no bootloader. `own_machine`: its device is the machine that the agent runs on.
+    `switches`: a driver that needs no bootloader. `own_machine`: its device is the machine that the agent runs on, unless the
+    option `unless` is switched on.
     """
 
     config: str
     maker: str
     switches: bool = False
     own_machine: bool = False
+    unless: str = ""
 
 
 DRIVERS: Final[Mapping[str, Kind]] = {
@@ -52,7 +54,12 @@ DRIVERS: Final[Mapping[str, Kind]] = {
         switches=True,
     ),
     "mcuboot": Kind("node_agent.drivers.mcuboot:McubootConfig", "node_agent.drivers.mcuboot:McubootDriver", switches=True),
-    "simulated": Kind("node_agent.drivers.simulated:SimulatedConfig", "node_agent.drivers.simulated:SimulatedDriver"),
+    "simulated": Kind(
+        "node_agent.drivers.simulated:SimulatedConfig",
+        "node_agent.drivers.simulated:SimulatedDriver",
+        own_machine=True,
+        unless="restarts",
+    ),
 }
 
 NO_BOOTLOADER: Final = "none"
@@ -73,13 +80,17 @@ def check_pair(driver: str, bootloader: str) -> None:
         raise ConfigurationError(f"bootloader.kind: the driver {driver} needs a bootloader that switches its slots; name it")
 
 
-def check_attached(driver: str) -> None:
+def check_attached(driver: str, options: Mapping[str, object]) -> None:
     """`ConfigurationError` for a driver whose device is the machine it runs on: a gateway does not restart for a device."""
-    if _find(DRIVERS, "driver", driver).own_machine:
-        attached = ", ".join(sorted(name for name, kind in DRIVERS.items() if not kind.own_machine))
-        raise ConfigurationError(
-            f"driver.kind: the driver {driver} updates the machine that it runs on; for devices of a gateway there are {attached}"
-        )
+    found = _find(DRIVERS, "driver", driver)
+    if not found.own_machine or options.get(found.unless) is True:
+        return
+    if found.unless:
+        raise ConfigurationError(f"driver.{driver}.{found.unless} must be true for a device of a gateway, which does not restart")
+    attached = ", ".join(sorted(name for name, kind in DRIVERS.items() if not kind.own_machine or kind.unless))
+    raise ConfigurationError(
+        f"driver.kind: the driver {driver} updates the machine that it runs on; for devices of a gateway there are {attached}"
+    )
 
 
 def settled_driver(kind: str, options: Mapping[str, object], folder: Path) -> dict[str, object]:

@@ -34,6 +34,7 @@ NO_DEFAULT = (
     | {f"swuforward.{key}" for key in ("name", "repository", "allowed", "credentials", "certificate", "key")}
 )
 FILE = Path("/etc/fieldrelay/gateway.toml")
+PROBING = 'command = ["/usr/local/lib/fieldrelay/probe"'
 REPOSITORY = 'format_version = 1\n[[repository]]\nname = "v"\nroot = "root.json"\nupstreams = ["https://u.example/v"]\n'
 
 
@@ -82,16 +83,18 @@ def test_the_sample_shows_every_key_of_every_section() -> None:
     probes = values.pop("probe")
     assert isinstance(probes, list)
     check(probes[0], ProbeSection(name="x", nodes=("x",), url="http://x"), "probe")
+    del values["attached"]  # tests/gateway/sections/test_attached.py
     for name, section in values.items():
         if name != "format_version":
             check(section, getattr(GatewayConfig(format_version=1), name), name)
-    assert set(values) | {"repository", "route", "hawkbit", "wfx", "swuforward", "probe"} == set(section_fields(GatewayConfig))
+    lists = {"repository", "route", "hawkbit", "wfx", "swuforward", "probe", "attached"}
+    assert set(values) | lists == set(section_fields(GatewayConfig))
 
 
 def test_the_sample_uncommented_is_valid() -> None:
     text = re.sub(r"^#(?=[a-z_\[])", "", SAMPLE.read_text(), flags=re.MULTILINE)
     one_each = text.replace("source_address", "# source_address").replace("target_tokens =", "# target_tokens =")
-    one_each = one_each.replace("\ncommand =", "\n# command =")
+    one_each = one_each.replace(PROBING, f"# {PROBING}").replace("cms_roots = []", 'cms_roots = ["cms.pem"]')
     config = parse_config(one_each, FILE)
     assert config.hawkbit[0].requests_per_s == 20.0
     assert config.repository[0].upstreams == ("https://updates.example/vendor", "/srv/mirror/vendor")
@@ -101,7 +104,7 @@ def test_the_sample_uncommented_is_valid() -> None:
 def test_two_ways_of_choosing_the_source_exclude_each_other() -> None:
     text = re.sub(r"^#(?=[a-z_\[])", "", SAMPLE.read_text(), flags=re.MULTILINE)
     with pytest.raises(ConfigurationError, match="wan: source_address and source_interface exclude each other"):
-        parse_config(text.replace("target_tokens =", "# target_tokens =").replace("\ncommand =", "\n# command ="), FILE)
+        parse_config(text.replace("target_tokens =", "# target_tokens =").replace(PROBING, f"# {PROBING}"), FILE)
 
 
 def test_a_listener_for_masters_names_whom_it_answers_and_a_repository_that_there_is() -> None:

@@ -13,6 +13,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from gateway.database.records import ClientKind
+from gateway.fleet.hearing import heard
 from gateway.fleet.judgement import Told
 from gateway.south.ddi import cbor
 from gateway.south.identity import IDENTITY, Identity
@@ -85,18 +86,7 @@ async def feedback(request: web.Request) -> Told:
     if ours is None:  # another client: the same words about the same action are the same report
         report = uuid.uuid5(_SAME_WORDS, f"{request.path} {digest_of(await request.read())}")
         return Told(str(report), status.execution, status.result.finished, details=details)
-    return Told(
-        report=str(ours.report),
-        execution=status.execution,
-        finished=status.result.finished,
-        sequence=ours.sequence,
-        details=details,
-        outcome=ours.outcome,
-        code=ours.code[:64],
-        message=ours.message,
-        body=ours.model_dump(mode="json"),
-        proven=_is_proven(request[IDENTITY], action_in(request), ours),
-    )
+    return heard(status, ours, proven=_is_proven(request[IDENTITY], action_in(request), ours))
 
 
 def _is_proven(identity: Identity, action: int, ours: ddi.Report) -> bool:

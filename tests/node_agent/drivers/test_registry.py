@@ -106,13 +106,15 @@ def test_a_mistake_in_the_bootloader_is_named_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["linux", "rauc", "swupdate"])
 def test_a_driver_of_the_machine_it_runs_on_is_none_for_a_device_of_a_gateway(kind: str) -> None:
     with pytest.raises(ConfigurationError, match=f"the driver {kind} updates the machine that it runs on") as caught:
-        check_attached(kind)
+        check_attached(kind, {})
     assert "mcuboot" in str(caught.value)
 
 
 def test_every_other_driver_may_be_attached() -> None:
     for kind in DRIVERS.keys() - {"linux", "rauc", "swupdate"}:
-        check_attached(kind)
+        check_attached(kind, {"restarts": True})
+    with pytest.raises(ConfigurationError, match=r"driver\.simulated\.restarts must be true"):
+        check_attached("simulated", {})
 
 
 def test_settled_options_are_complete_and_their_paths_absolute(tmp_path: Path) -> None:
