@@ -49,6 +49,7 @@ class Course(StrEnum):
     WAITING = "waiting"  # it is to prepare, or its turn has not come
     GOING = "going"  # it is to try the new version
     CONFIRMING = "confirming"  # it is to make the new version permanent
+    DROPPING = "dropping"  # it is to let go before it has tried anything
     BACKING = "backing"  # it is to go back
     KEPT = "kept"  # another one could not go back and rests on it: it is to stay on the new version
     NEW = "new"  # it runs the new version for good

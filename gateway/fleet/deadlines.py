@@ -5,6 +5,7 @@
 - What was installed and is not proved at its deadline ends as *unverified*: installed, and nobody can say that it runs.
 - Anything else that has not ended at its deadline ends as *timed out*; what the node says later is kept, and
   changes nothing.
+- Actions of a coordinated release that is under way have the deadlines of its plan instead.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from gateway.database.engine import Database, Transaction
-from gateway.database.queries import actions
+from gateway.database.queries import actions, coordinations
 from gateway.database.records import Action, ActionOutcome, ActionState, End
 from gateway.fleet.issuing import withdraw
 from gateway.fleet.telling import Telling
@@ -52,13 +53,18 @@ class Deadlines:
         """End what is due now; how many actions that were."""
         now = self._now()
         async with self._database.reading() as transaction:  # nearly always there is nothing to write
-            if not any(self._is_due(action, now) for action in await actions.everything_unfinished(transaction)):
+            if not await self._due(transaction, now):
                 return 0
         async with self._database.writing() as transaction:
-            due = [action for action in await actions.everything_unfinished(transaction) if self._is_due(action, now)]
+            due = await self._due(transaction, now)
             for action in due:
                 await self._end(transaction, action, now)
         return len(due)
+
+    async def _due(self, transaction: Transaction, now: datetime) -> list[Action]:
+        due = [action for action in await actions.everything_unfinished(transaction) if self._is_due(action, now)]
+        coordinated = await coordinations.held(transaction) if due else {}
+        return [action for action in due if action.node not in coordinated]
 
     def _is_due(self, action: Action, now: datetime) -> bool:
         if action.installed is not None:

@@ -4,16 +4,19 @@
 - A new action carries the node's next fence. An older one is closed at once if the node was never told of it, else the node
   is told to let go of it first; its assigner learns why.
 - A wish that waits for a confirmation is open at once where the node's people have confirmed beforehand.
+- A node in a coordinated release takes no other order until that is over: what it runs is a part of the whole.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
 from gateway.database.engine import Transaction
-from gateway.database.queries import actions, nodes
+from gateway.database.queries import actions, coordinations, nodes
 from gateway.database.records import SITE, Action, ActionOutcome, ActionState, End, Node, Release, Terms
 from gateway.fleet.telling import Telling
+from update.errors import AssignerError
 
 AT_ONCE = Terms()
 
@@ -84,6 +87,16 @@ async def withdraw(
         await telling.close(transaction, action, end, superseded_by=superseded_by)
     else:
         await actions.mark_cancelling(transaction, action.id, superseded_by=superseded_by)
+
+
+async def refuse_coordinated(transaction: Transaction, names: Iterable[str]) -> None:
+    """Refuse what would interfere with a coordinated release: `AssignerError`."""
+    held = await coordinations.held(transaction)
+    if busy := [name for name in names if name in held]:
+        raise AssignerError(
+            f"node {', '.join(busy)} is part of coordinated release {held[busy[0]]}, which is under way: "
+            f"wait for its end, or abort it with `fieldrelay gateway release abort {held[busy[0]]}`"
+        )
 
 
 def _is_wanted(newest: Action, wish: Wish) -> bool:

@@ -22,7 +22,7 @@ The words of SWUpdate are those of 2022.12 (`suricatta/server_hawkbit.c`).
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gateway.database.records import Action, ActionOutcome, ClientKind, Handling
+from gateway.database.records import Action, ActionOutcome, ClientKind, Handling, Stage
 from update.wire.ddi import Execution, Finished
 
 _SKIPPED = "Skipped Update."
@@ -36,6 +36,9 @@ _AGENT_ENDS = {
     "rolled-back": ActionOutcome.ROLLED_BACK,
 }
 _BEFORE_RESTART = frozenset({ClientKind.RAUC, ClientKind.ZEPHYR})
+
+_WAITS = {"prepared": Stage.PREPARED, "holding": Stage.HOLDING}
+_ON_ITS_WAY = frozenset({"fetching", "writing", "activating", "restarting", "reverting"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,18 @@ def judge(kind: ClientKind, told: Told, handling: Handling = Handling.FORCED) ->
     if told.finished is Finished.FAILURE or told.outcome not in {"", "confirmed"}:
         return _ended(ActionOutcome.FAILURE, told)
     return _closed_well(kind, told)
+
+
+def stage_of(action: Action, told: Told) -> Stage | None:
+    """Where our own agent waits with an action of a coordinated release, by what it tells; None: that says nothing about it.
+
+    A state that is entered from a waiting one by a decision, or by a restart that nobody ordered, leaves it as it was: what
+    counts before a decision is that the node says anew that it waits.
+    """
+    state = str((told.body or {}).get("state", ""))
+    if action.hold is None or told.execution is Execution.CLOSED or (told.body or {}).get("fence") != action.fence:
+        return None
+    return Stage.NONE if state in _ON_ITS_WAY else _WAITS.get(state)
 
 
 def judge_cancel(told: Told) -> ActionOutcome | None:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from gateway.database.engine import Database, Transaction
-from gateway.database.queries import actions, nodes
+from gateway.database.queries import actions, coordinations, nodes
 from gateway.database.records import SITE, Node, Release
 from gateway.fleet.catalogue import Catalogue, find_release, for_hardware
 from gateway.fleet.fitness import UNJUDGED, Fitness, judge_node
-from gateway.fleet.issuing import Assignment, Wish, issue
+from gateway.fleet.issuing import Assignment, Wish, issue, refuse_coordinated
 from gateway.fleet.telling import NOBODY, Telling
 from update.digest import Digest
 from update.errors import AssignerError, HardwareError, UnknownNodeError
@@ -43,9 +43,9 @@ class Order:
 
 
 async def wanted_content(database: Database) -> frozenset[Digest]:
-    """The content that open orders wait for: it must not go to make room for other content."""
+    """The content that orders and coordinated releases wait for: it must not go to make room for other content."""
     async with database.reading() as transaction:
-        return await actions.wanted(transaction)
+        return await actions.wanted(transaction) | await coordinations.wanted(transaction)
 
 
 class Assigner:
@@ -71,6 +71,7 @@ class Assigner:
         async with self._database.writing() as transaction:
             meant = await _nodes_meant(transaction, order)
             chosen = _choose(meant, candidates)
+            await refuse_coordinated(transaction, [node.id for node in meant])
             for node, target in chosen:
                 judge_node(node, contents.get(target.sha256))
             return tuple([await self._assign_one(transaction, order, node, target) for node, target in chosen])

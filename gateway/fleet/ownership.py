@@ -2,6 +2,7 @@
 
 - A node that is handed to another assigner ends what the one before wanted of it, with the reason; that one is told.
 - Only an assigner that exists can get nodes: `site`, or one that is configured.
+- What is part of a coordinated release is neither handed over nor cancelled alone.
 - People cancel what the site ordered. What another assigner wants is cancelled there, or overridden by an order.
 """
 
@@ -11,7 +12,7 @@ from datetime import datetime
 from gateway.database.engine import Database, Transaction
 from gateway.database.queries import actions, nodes
 from gateway.database.records import SITE, Action, ActionOutcome, ActionState, ClientKind, End, Node
-from gateway.fleet.issuing import withdraw
+from gateway.fleet.issuing import refuse_coordinated, withdraw
 from gateway.fleet.telling import Telling
 from update.errors import AssignerError, UnknownNodeError
 from update.trust.verified import Provenance
@@ -33,6 +34,7 @@ class Ownership:
         async with self._database.writing() as transaction:
             known = await _known(transaction, node)
             if known.assigner != assigner:
+                await refuse_coordinated(transaction, [node])
                 words = f"node {node} was handed to {assigner}: {reason}".removesuffix(": ")
                 for action in await actions.unfinished(transaction, node):
                     await self._end(transaction, action, words)
@@ -57,6 +59,7 @@ class Ownership:
         """Let go of what the site ordered for a node. Errors: `UnknownNodeError`, `AssignerError` for others' orders alone."""
         async with self._database.writing() as transaction:
             await _known(transaction, node)
+            await refuse_coordinated(transaction, [node])
             unfinished = [
                 each for each in await actions.unfinished(transaction, node) if each.state is not ActionState.CANCELLING
             ]

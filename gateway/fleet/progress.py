@@ -18,7 +18,17 @@ from gateway.database.queries import actions, contacts, nodes, reports
 from gateway.database.records import Action, ActionOutcome, ActionState, ClientKind, End, Node, ReportRecord, Running
 from gateway.fleet.booking import book
 from gateway.fleet.fitness import hardware_of
-from gateway.fleet.judgement import NOTHING, Judgement, Told, is_said_at_start, judge, judge_cancel, observe, runs_in_circles
+from gateway.fleet.judgement import (
+    NOTHING,
+    Judgement,
+    Told,
+    is_said_at_start,
+    judge,
+    judge_cancel,
+    observe,
+    runs_in_circles,
+    stage_of,
+)
 from gateway.fleet.presence import Presence
 from gateway.fleet.telling import NOBODY, Telling
 from update.digest import Digest
@@ -157,6 +167,8 @@ class Progress:
             if is_said_at_start(known.kind, told) and not await _was_begun(transaction, action):
                 _LOG.warning("node %s says of action %s, which it has not begun: %s", node, action, told.words[:80])
                 judgement = NOTHING
+            if (stage := stage_of(own, told)) is not None:  # also when it is said again: it is true now
+                await actions.mark_stage(transaction, action, stage, now=self._now())
             if not await self._keep(transaction, own, told, judgement):
                 return
             if runs_in_circles(known.kind, own, told):

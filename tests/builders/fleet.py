@@ -1,6 +1,6 @@
 """A site for tests: time that passes by hand, repositories as a mirror shows them, nodes that have been here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -69,6 +69,13 @@ async def register(
             await nodes.register(transaction, name, kind=ClientKind.AGENT, fingerprint=digest_of(name.encode()), now=clock())
             told = Hardware.parse(hardware) if hardware else None
             await nodes.describe(transaction, name, attributes={}, hardware=told, running=running or Running())
+
+
+async def register_as(database: Database, clock: Clock, kinds: Mapping[str, ClientKind]) -> None:
+    """Nodes of these kinds that have been here."""
+    async with database.writing() as transaction:
+        for name, kind in kinds.items():
+            await nodes.register(transaction, name, kind=kind, fingerprint=digest_of(name.encode()), now=clock())
 
 
 async def reports_about(transaction: Transaction, action: int) -> tuple[ReportRecord, ...]:

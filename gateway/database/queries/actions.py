@@ -1,6 +1,6 @@
 """Actions: what is wanted on which node, from the order to the end."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import Row, func, insert, select, update
@@ -71,6 +71,12 @@ async def find(transaction: Transaction, action: int) -> Action | None:
     """The action of that id."""
     row = (await transaction.execute(select(table).where(table.c.id == action))).one_or_none()
     return None if row is None else record_of(row)
+
+
+async def several(transaction: Transaction, numbers: Sequence[int]) -> Mapping[int, Action]:
+    """The actions of these ids, by id."""
+    rows = await transaction.execute(select(table).where(table.c.id.in_(numbers)))
+    return {row.id: record_of(row) for row in rows}
 
 
 async def of_source(transaction: Transaction, node: str, assigner: str, source: str) -> Action | None:

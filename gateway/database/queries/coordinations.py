@@ -16,6 +16,7 @@ from gateway.database.tables import as_utc, as_utc_or_none
 from gateway.database.tables import coordinations as table
 from gateway.database.tables import members as members_table
 from update.digest import Digest
+from update.errors import NotFoundError
 from update.plans.plan import Deadlines, Lost
 from update.trust.verified import Provenance
 
@@ -55,6 +56,14 @@ async def find(transaction: Transaction, run: int) -> Coordination | None:
     """The run of that id, with its members."""
     row = (await transaction.execute(select(table).where(table.c.id == run))).one_or_none()
     return None if row is None else await _whole(transaction, row)
+
+
+async def known(transaction: Transaction, run: int) -> Coordination:
+    """The same for a run that there is: `NotFoundError`."""
+    found = await find(transaction, run)
+    if found is None:
+        raise NotFoundError(f"there is no coordinated release {run}")
+    return found
 
 
 async def live(transaction: Transaction) -> tuple[int, ...]:

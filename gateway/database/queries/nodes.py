@@ -1,6 +1,6 @@
 """Nodes: who they are, what they run, and the fence that orders what they are told."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import Row, insert, select, update
@@ -23,6 +23,12 @@ async def find(transaction: Transaction, node: str) -> Node | None:
 async def everyone(transaction: Transaction) -> tuple[Node, ...]:
     """All nodes, by name."""
     return tuple(record_of(row) for row in await transaction.execute(select(table).order_by(table.c.id)))
+
+
+async def several(transaction: Transaction, names: Sequence[str]) -> Mapping[str, Node]:
+    """The nodes of these names, by name."""
+    rows = await transaction.execute(select(table).where(table.c.id.in_(names)))
+    return {row.id: record_of(row) for row in rows}
 
 
 async def of_assigner(transaction: Transaction, assigner: str) -> tuple[Node, ...]:

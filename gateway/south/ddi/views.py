@@ -19,7 +19,7 @@ from gateway.database.records import Action, ActionState, ClientKind, Digests, N
 from gateway.fleet.windows import Allowed, allowed, is_hidden_from
 from update.trust.verified import TargetCustom, TargetInfo
 from update.wire import ddi
-from update.wire.assignment import Assignment, Commit
+from update.wire.assignment import Assignment, Commit, Lost
 
 BASE: Final = "/DEFAULT/controller/v1/{node}"
 _INSTALLED_IS_OVER = frozenset({ClientKind.RAUC, ClientKind.ZEPHYR})
@@ -105,7 +105,7 @@ def _action_link(place: Place, node: Node, action: Action, release: Release | No
         return {"cancel_action": place.link(f"cancelAction/{action.id}")}
     if release is None or (action.state is ActionState.OPEN and not is_shown(node.kind, action, may)):
         return {}
-    words = (action.id, action.fence, action.commit, release.sha256, may.download, may.update, may.window)
+    words = (action.id, action.fence, action.commit, action.hold, release.sha256, may.download, may.update, may.window)
     changes = zlib.crc32(" ".join(map(str, words)).encode()) & ddi.MAX_ACTION_ID
     if action.state is ActionState.WAITING:
         return {"confirmation_base": place.link(f"confirmationBase/{action.id}?c={changes}")}
@@ -116,7 +116,17 @@ def _chunk(shown: Shown) -> ddi.Chunk:
     action, release, target = shown.action, shown.release, target_of(shown.release)
     file, metadata = artifact(shown), None
     if shown.kind is ClientKind.AGENT:
-        own = Assignment(release.repository, release.path, release.sha256, action.id, action.fence, Commit(action.commit))
+        hold_s, lost = (0, Lost.REVERT) if action.hold is None else (action.hold.hold_s, Lost(action.hold.lost))
+        own = Assignment(
+            release.repository,
+            release.path,
+            release.sha256,
+            action.id,
+            action.fence,
+            Commit(action.commit),
+            hold_s=hold_s,
+            lost=lost,
+        )
         by_repository = ddi.Link(href=f"{shown.place.origin}/repositories/{release.repository}/{target.wire_path}")
         file = file.model_copy(update={"links": ddi.ArtifactLinks(download=by_repository)})
         metadata = own.metadata()
