@@ -48,12 +48,12 @@ class Ground:
 class Link:
     """Passes connections on to `port`, and those without TLS to `plain_port`.
 
-    `bytes_per_s` limits what comes back on each of them, 0: as fast as it goes.
+    `bytes_per_s` limits what comes back on each of them, 0: as fast as it goes. Who changes `port` sends the node elsewhere.
     """
 
     def __init__(self, port: int, plain_port: int) -> None:
         self.bytes_per_s = 0
-        self._port, self._plain_port = port, plain_port
+        self.port, self._plain_port = port, plain_port
         self._busy: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -80,7 +80,7 @@ class Link:
         try:
             with suppress(OSError):  # the gateway is down, or one of both ends went away
                 first = await reader.read(_BLOCK_BYTES)
-                port = self._port if first.startswith(_TLS) else self._plain_port
+                port = self.port if first.startswith(_TLS) else self._plain_port
                 back, forth = await asyncio.open_connection("127.0.0.1", port)
                 try:
                     forth.write(first)
