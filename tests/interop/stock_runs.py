@@ -1,18 +1,15 @@
 """Runs of the real swupdate against the gateway, judged and counted; the soak writes the table into build/soak.
 
-A run is one process, without a repetition. It counts once the client has requested its last range: from there on the gateway
-can spoil nothing but by wrong bytes. The client's own silent exits (no success, no error line; known of 2022.12) are listed
-with what went over the wire: nearly all of their logs end with "[endupdate] : SWUpdate was successful !" of the main process
-while the installer is still in the middle of a download, so they are the more, the longer a run takes.
+A run is one installation, and there is no repetition: each comes to an end of its own, success or a refusal in the installer's
+words (`swupdate_peer`). What went over the wire is kept for those that did not succeed.
 """
 
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from itertools import chain
 from pathlib import Path
 
 from gateway.simulators.upstream import Faults
@@ -24,8 +21,6 @@ from update.publish.images import zck_header
 
 AT_ONCE = 4
 _DEADLINE_S = 180
-MOST_SILENT = 6
-"""Behind a slow upstream one run of swupdate in four ends by itself (2022.12)."""
 _LOG_LINES = 12
 
 
@@ -41,8 +36,7 @@ class End(StrEnum):
 
     SUCCESS = "success"
     REFUSED = "refused"
-    SILENT = "silent"
-    BEFORE = "before"  # an error before it asked for anything: over its own temporary files, and not ours
+    CUT_OFF = "cut off"  # neither: at its deadline, or by a fault of its own
 
 
 class Slot(StrEnum):
@@ -97,19 +91,6 @@ class Fleet:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             return list(pool.map(lambda each: self._run(*each), numbered))
 
-    def run_until_counted(self, lots: Sequence[Lot], runs: int) -> list[Run]:
-        """Runs of each of `lots` until so many count; as many again, or `MOST_SILENT`, may end by themselves."""
-        done: list[Run] = []
-        most = runs + max(runs, MOST_SILENT)
-        for _ in range(most):
-            counted = Counter(run.lot for run in done if run.counted)
-            begun = Counter(run.lot for run in done)
-            lacking = [[lot] * min(runs - counted[lot], most - begun[lot]) for lot in lots]
-            if not any(lacking):
-                break
-            done += self.run(chain.from_iterable(lacking))
-        return done
-
     def _run(self, number: int, lot: Lot) -> Run:
         state = self._folder / str(number)
         state.mkdir()
@@ -121,15 +102,15 @@ class Fleet:
         bundle = vendor.bundles[FOREIGN if proxied else vendor.named, lot.max_ranges]
         site = StockSite(state, vendor, replace(self._faults), repository=self._repository)
         peer = SwupdatePeer(state)
-        verdict = peer.install(bundle, serve=site.serve, timeout_s=_DEADLINE_S, around=around, most_runs=1)
+        verdict = peer.install(bundle, serve=site.serve, timeout_s=_DEADLINE_S, around=around)
         asked = tuple((target, ranges or ()) for target, ranges in site.asked)
         reached = any(ranges and ranges[-1].end == _last_needed(vendor).end for _, ranges in asked)
         slot = _slot((slots / "b").read_bytes(), vendor.new)
-        return Run(lot, _end(verdict, asked=bool(asked)), slot, reached, asked, tuple(site.statuses), verdict.log)
+        return Run(lot, _end(verdict), slot, reached, asked, tuple(site.statuses), verdict.log)
 
 
 class Table:
-    """Counts per lot, and what the client did by itself."""
+    """Counts per lot, and what the client did that did not succeed."""
 
     def __init__(self) -> None:
         self._runs: defaultdict[Lot, list[Run]] = defaultdict(list)
@@ -142,14 +123,15 @@ class Table:
     def write(self, place: Path) -> None:
         """`place`.json and `place`.txt."""
         rows = [asdict(lot) | _counts(runs) for lot, runs in self._runs.items()]
-        silent = [
-            asdict(run.lot) | {"counted": run.counted, "wire": run.wire(), "log": run.log.splitlines()[-_LOG_LINES:]}
+        others = [
+            asdict(run.lot)
+            | {"end": run.end, "counted": run.counted, "wire": run.wire(), "log": run.log.splitlines()[-_LOG_LINES:]}
             for runs in self._runs.values()
             for run in runs
-            if run.end in {End.SILENT, End.BEFORE}
+            if run.end is not End.SUCCESS
         ]
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.with_suffix(".json").write_text(json.dumps({"rows": rows, "silent_exits": silent}, indent=1) + "\n")
+        place.with_suffix(".json").write_text(json.dumps({"rows": rows, "without_success": others}, indent=1) + "\n")
         place.with_suffix(".txt").write_text("\n".join(_text(rows)) + "\n")
 
 
@@ -159,8 +141,7 @@ def _counts(runs: list[Run]) -> dict[str, int]:
         "counted": sum(run.counted for run in runs),
         "succeeded": sum(run.end is End.SUCCESS and run.slot is Slot.NEW for run in runs),
         "refused": sum(run.end is End.REFUSED for run in runs),
-        "silent_exits": sum(run.end is End.SILENT for run in runs),
-        "before_asking": sum(run.end is End.BEFORE for run in runs),
+        "cut_off": sum(run.end is End.CUT_OFF for run in runs),
         "wrong_content": sum(run.slot is Slot.WRONG for run in runs),
     }
 
@@ -171,11 +152,9 @@ def _text(rows: list[dict[str, object]]) -> list[str]:
     return ["  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
-def _end(verdict: Verdict, *, asked: bool) -> End:
-    if verdict.undecided:
-        return End.SILENT
-    if verdict.refused and not asked:
-        return End.BEFORE
+def _end(verdict: Verdict) -> End:
+    if not verdict.finished:
+        return End.CUT_OFF
     return End.SUCCESS if verdict.succeeded else End.REFUSED
 
 
