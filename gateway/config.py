@@ -19,6 +19,7 @@ from gateway.sections.attached import AttachedSection, checked_attached
 from gateway.sections.probes import ProbeSection, checked_probes
 from gateway.sections.pushed import SwuforwardSection, checked_swuforward
 from gateway.sections.routes import RouteSection, checked_routes
+from gateway.sections.webhooks import WebhookSection, checked_webhooks
 from update.bundle.rauc_reader import RaucPurpose
 from update.errors import ConfigurationError
 from update.provided import (
@@ -278,6 +279,7 @@ class GatewayConfig:
     swuforward: Annotated[tuple[SwuforwardSection, ...], AfterValidator(checked_swuforward)] = ()
     probe: Annotated[tuple[ProbeSection, ...], AfterValidator(checked_probes)] = ()
     route: Annotated[tuple[RouteSection, ...], AfterValidator(checked_routes)] = ()
+    webhook: Annotated[tuple[WebhookSection, ...], AfterValidator(checked_webhooks)] = ()
     attached: Annotated[tuple[AttachedSection, ...], AfterValidator(checked_attached)] = ()
 
 

@@ -1,7 +1,8 @@
 """Whoever assigned an action is told what becomes of it, in the same transaction that books it: never one without the other.
 
 An assigner that lives elsewhere (`hawkbit:NAME`, `wfx:NAME`) has a `Teller`, which stores what is to be sent; sending is
-another matter (`gateway.north`). The site itself needs none: it reads the database.
+another matter (`gateway.north`). The site itself needs none: it reads the database. A `Witness` is told of every end, whoever
+assigned.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -36,11 +37,20 @@ class Teller(Protocol):
         ...
 
 
-class Telling:
-    """The tellers of all assigners, by the assigner's name as it stands in actions."""
+class Witness(Protocol):
+    """Stores what a receiver of all results is to be told."""
 
-    def __init__(self, tellers: Mapping[str, Teller]) -> None:
+    async def ended(self, transaction: Transaction, action: Action, end: End) -> None:
+        """The action is closed; told once."""
+        ...
+
+
+class Telling:
+    """The tellers of all assigners, by the assigner's name as it stands in actions, and who hears of everything."""
+
+    def __init__(self, tellers: Mapping[str, Teller], witnesses: Sequence[Witness] = ()) -> None:
         self._tellers = tellers
+        self._witnesses = tuple(witnesses)
 
     @property
     def assigners(self) -> Collection[str]:
@@ -64,6 +74,8 @@ class Telling:
         await actions.close(transaction, action.id, end, superseded_by=superseded_by)
         if (teller := self._tellers.get(action.assigner)) is not None:
             await teller.ended(transaction, action, end)
+        for witness in self._witnesses:
+            await witness.ended(transaction, action, end)
 
     async def answered(self, transaction: Transaction, action: Action, *, confirmed: bool, details: Sequence[str]) -> None:
         """Pass on what somebody at the node said to an action."""

@@ -1,4 +1,4 @@
-"""The assigners elsewhere, all of them: told of what becomes of their wishes, and asked for new ones."""
+"""The assigners elsewhere, all of them: told of what becomes of their wishes, and asked for new ones; and who is told only."""
 
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
@@ -7,10 +7,11 @@ from typing import Protocol
 from gateway.config import GatewayConfig
 from gateway.fleet.catalogue import AssignerState
 from gateway.fleet.takeover import Takeover
-from gateway.fleet.telling import Telling
+from gateway.fleet.telling import Teller, Telling
 from gateway.north.hawkbit.build import hawkbit_tellers, hawkbit_upstreams
 from gateway.north.means import Common
 from gateway.north.push.build import push_tellers, push_upstreams
+from gateway.north.webhook.build import webhook_witnesses, webhooks
 from gateway.north.wfx.build import wfx_tellers, wfx_upstreams
 
 Begin = Callable[[Coroutine[object, object, object], str], None]
@@ -32,7 +33,8 @@ class Elsewhere:
         self._hawkbit_tellers = hawkbit_tellers(config.hawkbit, now)
         self._wfx_tellers = wfx_tellers(config.wfx, now)
         self._upstreams: Sequence[_Upstream] = ()
-        self.telling = Telling({**self._hawkbit_tellers, **self._wfx_tellers, **push_tellers(config.swuforward)})
+        tellers: dict[str, Teller] = {**self._hawkbit_tellers, **self._wfx_tellers, **push_tellers(config.swuforward)}
+        self.telling = Telling(tellers, webhook_witnesses(config, now))
 
     def begin(self, takeover: Takeover, common: Common, begin: Begin) -> None:
         """Ask every one of them from now on."""
@@ -41,6 +43,7 @@ class Elsewhere:
             *hawkbit_upstreams(self._config, self._hawkbit_tellers, takeover, common, self._now),
             *wfx_upstreams(self._config, self._wfx_tellers, takeover, common, self._now),
             *push_upstreams(self._config, takeover, common, self._now),
+            *webhooks(self._config, common, self._now),
         ]
         for upstream in self._upstreams:
             begin(upstream.run(), "assigner")

@@ -20,6 +20,7 @@ from gateway.sections.assigners import HawkbitSection, WfxSection
 from gateway.sections.probes import ProbeSection
 from gateway.sections.pushed import SwuforwardSection
 from gateway.sections.routes import RouteKind, RouteSection
+from gateway.sections.webhooks import WebhookSection
 from update.errors import ConfigurationError, FormatVersionError
 from update.provided import CODE_SIGNING, MAX_PROVIDED_BYTES
 
@@ -31,6 +32,7 @@ NO_DEFAULT = (
     | {f"hawkbit.{key}" for key in ("name", "url", "repository", "gateway_token", "target_tokens", "certificate", "key")}
     | {f"wfx.{key}" for key in ("name", "url", "repository", "token", "certificate", "key")}
     | {f"probe.{key}" for key in ("name", "nodes", "url", "command")}
+    | {f"webhook.{key}" for key in ("name", "url", "secret")}
     | {f"swuforward.{key}" for key in ("name", "repository", "allowed", "credentials", "certificate", "key")}
 )
 FILE = Path("/etc/fieldrelay/gateway.toml")
@@ -83,11 +85,14 @@ def test_the_sample_shows_every_key_of_every_section() -> None:
     probes = values.pop("probe")
     assert isinstance(probes, list)
     check(probes[0], ProbeSection(name="x", nodes=("x",), url="http://x"), "probe")
+    receivers = values.pop("webhook")
+    assert isinstance(receivers, list)
+    check(receivers[0], WebhookSection(name="x", url="http://x", secret=Path("x")), "webhook")
     del values["attached"]  # tests/gateway/sections/test_attached.py
     for name, section in values.items():
         if name != "format_version":
             check(section, getattr(GatewayConfig(format_version=1), name), name)
-    lists = {"repository", "route", "hawkbit", "wfx", "swuforward", "probe", "attached"}
+    lists = {"repository", "route", "hawkbit", "wfx", "swuforward", "probe", "webhook", "attached"}
     assert set(values) | lists == set(section_fields(GatewayConfig))
 
 
@@ -351,3 +356,10 @@ def test_to_fetch_before_nodes_ask_needs_the_authorities_that_prove_bundles(mode
         parse_config(text, FILE)
     (section,) = parse_config(text + 'cms_roots = ["ca.pem"]\n', FILE).repository
     assert section.prefetch == mode
+
+
+def test_every_webhook_has_its_own_name() -> None:
+    section = '[[webhook]]\nname = "mes"\nurl = "https://mes.example/hook"\nsecret = "mes.secret"\n'
+    assert parse_config("format_version = 1\n" + section, FILE).webhook[0].secret == Path("/etc/fieldrelay/mes.secret")
+    with pytest.raises(ConfigurationError, match="given twice: mes"):
+        parse_config("format_version = 1\n" + section * 2, FILE)
