@@ -54,7 +54,7 @@ async def run_program(
     tail = bytearray()
     try:
         async with asyncio.timeout(timeout_s):
-            await asyncio.gather(_drain(process, tail), _feed(process, feed))
+            await asyncio.gather(_drain(process.stdout, tail), _feed(process, feed))
             await process.wait()
     except TimeoutError:
         return Ended(None, f"stopped after {timeout_s:g} s; {_text(tail)}".rstrip("; "))
@@ -63,11 +63,64 @@ async def run_program(
     return Ended(process.returncode, _text(tail))
 
 
-async def _drain(process: asyncio.subprocess.Process, tail: bytearray) -> None:
-    """Read until the program closes its output; keep the last `KEPT_BYTES`."""
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """How a program that was asked ended; `answer` is all that it wrote to standard output, None where that was too long.
+
+    `status` is None when its time ran out or it could not be started; `complaint` is the end of its standard error, or says that.
+    """
+
+    status: int | None
+    answer: bytes | None
+    complaint: str
+
+
+async def ask_program(arguments: Sequence[str], question: bytes, *, timeout_s: float, max_bytes: int) -> Answered:
+    """Run a program that reads `question` and answers with at most `max_bytes`; never raises for what the program does.
+
+    One that writes more is ended at once: nothing of it is kept.
+    """
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        return Answered(None, b"", f"cannot start {arguments[0]!r}: {error}")
+    tail, answer = bytearray(), bytearray()
+    try:
+        async with asyncio.timeout(timeout_s):
+            whole, *_ = await asyncio.gather(
+                _collect(process, answer, max_bytes), _drain(process.stderr, tail), _feed(process, iter((question,)))
+            )
+            await process.wait()
+    except TimeoutError:
+        return Answered(None, bytes(answer), f"stopped after {timeout_s:g} s; {_text(tail)}".rstrip("; "))
+    finally:
+        await _end_group(process)
+    return Answered(process.returncode, bytes(answer) if whole else None, _text(tail))
+
+
+async def _collect(process: asyncio.subprocess.Process, answer: bytearray, max_bytes: int) -> bool:
+    """Everything that it writes; False for one that writes too much, which is ended."""
     if process.stdout is None:
-        return
+        return True
     while block := await process.stdout.read(_BLOCK_BYTES):
+        answer.extend(block)
+        if len(answer) > max_bytes:
+            await _end_group(process)
+            return False
+    return True
+
+
+async def _drain(output: asyncio.StreamReader | None, tail: bytearray) -> None:
+    """Read until the program closes its output; keep the last `KEPT_BYTES`."""
+    if output is None:
+        return
+    while block := await output.read(_BLOCK_BYTES):
         tail.extend(block)
         del tail[:-KEPT_BYTES]
 
