@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 
 from gateway.sections.assigners import HawkbitSection, WfxSection, checked_hawkbit, checked_wfx
 from gateway.sections.attached import AttachedSection, checked_attached
+from gateway.sections.interlocks import InterlockSection, checked_interlocks
 from gateway.sections.probes import ProbeSection, checked_probes
 from gateway.sections.pushed import SwuforwardSection, checked_swuforward
 from gateway.sections.routes import RouteSection, checked_routes
@@ -278,6 +279,7 @@ class GatewayConfig:
     wfx: Annotated[tuple[WfxSection, ...], AfterValidator(checked_wfx)] = ()
     swuforward: Annotated[tuple[SwuforwardSection, ...], AfterValidator(checked_swuforward)] = ()
     probe: Annotated[tuple[ProbeSection, ...], AfterValidator(checked_probes)] = ()
+    interlock: Annotated[tuple[InterlockSection, ...], AfterValidator(checked_interlocks)] = ()
     route: Annotated[tuple[RouteSection, ...], AfterValidator(checked_routes)] = ()
     webhook: Annotated[tuple[WebhookSection, ...], AfterValidator(checked_webhooks)] = ()
     attached: Annotated[tuple[AttachedSection, ...], AfterValidator(checked_attached)] = ()

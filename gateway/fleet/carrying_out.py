@@ -14,7 +14,7 @@ from typing import assert_never
 from gateway.database.coordinated import Coordination, Course, Decision, Ending, Member, Phase
 from gateway.database.engine import Transaction
 from gateway.database.queries import actions, coordinations, nodes
-from gateway.database.records import SITE, Action, ActionOutcome, ActionState, Commit, End, Hold, Node, Release, Stage
+from gateway.database.records import SITE, Action, ActionOutcome, ActionState, Commit, End, Hold, Node, Release
 from gateway.fleet.coordination_steps import (
     Confirm,
     Decide,
@@ -161,11 +161,10 @@ def _standing(member: Member, action: Action | None, node: Node, last_seen: Last
     runs = node.running.sha256 == member.release.sha256
     if action is None:
         return Standing(heard=last_seen(node), runs=runs)
-    holds = action.end is None and action.stage is Stage.HOLDING
     return Standing(
         outcome=None if action.end is None else action.end.outcome,
         stage=action.stage,
-        heard=action.staged if holds else last_seen(node),
+        heard=last_seen(node),
         returning=action.release != member.release,
         runs=runs,
         words="" if action.end is None else f"{action.end.message} ({action.end.code})".removesuffix(" ()"),

@@ -28,8 +28,9 @@ class Place(StrEnum):
 class Standing:
     """What is known of a member's action: `outcome` None while it is open or not ordered.
 
-    `heard` is when the member last said where it waits (or, one that cannot wait, when it was seen last). `returning`: the
-    action orders the release that it ran before. `runs`: it says that it runs the new release.
+    `heard` is when it was here last: an agent that holds asks only after its health checks have passed once more, and tells
+    first what has become otherwise. `returning`: the action orders the release that it ran before. `runs`: it says that it
+    runs the new release.
     """
 
     outcome: ActionOutcome | None = None

@@ -17,6 +17,7 @@ from gateway.config import (
     parse_config,
 )
 from gateway.sections.assigners import HawkbitSection, WfxSection
+from gateway.sections.interlocks import InterlockSection
 from gateway.sections.probes import ProbeSection
 from gateway.sections.pushed import SwuforwardSection
 from gateway.sections.routes import RouteKind, RouteSection
@@ -32,10 +33,12 @@ NO_DEFAULT = (
     | {f"hawkbit.{key}" for key in ("name", "url", "repository", "gateway_token", "target_tokens", "certificate", "key")}
     | {f"wfx.{key}" for key in ("name", "url", "repository", "token", "certificate", "key")}
     | {f"probe.{key}" for key in ("name", "nodes", "url", "command")}
+    | {f"interlock.{key}" for key in ("name", "command", "url", "input")}
     | {f"webhook.{key}" for key in ("name", "url", "secret")}
     | {f"swuforward.{key}" for key in ("name", "repository", "allowed", "credentials", "certificate", "key")}
 )
 FILE = Path("/etc/fieldrelay/gateway.toml")
+GATES = re.compile(r'^(?=command = \["/usr/local/lib/fieldrelay/machine-stopped"|input = )', re.MULTILINE)
 PROBING = 'command = ["/usr/local/lib/fieldrelay/probe"'
 REPOSITORY = 'format_version = 1\n[[repository]]\nname = "v"\nroot = "root.json"\nupstreams = ["https://u.example/v"]\n'
 
@@ -85,6 +88,9 @@ def test_the_sample_shows_every_key_of_every_section() -> None:
     probes = values.pop("probe")
     assert isinstance(probes, list)
     check(probes[0], ProbeSection(name="x", nodes=("x",), url="http://x"), "probe")
+    gates = values.pop("interlock")
+    assert isinstance(gates, list)
+    check(gates[0], InterlockSection(name="x", url="http://x"), "interlock")
     receivers = values.pop("webhook")
     assert isinstance(receivers, list)
     check(receivers[0], WebhookSection(name="x", url="http://x", secret=Path("x")), "webhook")
@@ -92,14 +98,14 @@ def test_the_sample_shows_every_key_of_every_section() -> None:
     for name, section in values.items():
         if name != "format_version":
             check(section, getattr(GatewayConfig(format_version=1), name), name)
-    lists = {"repository", "route", "hawkbit", "wfx", "swuforward", "probe", "webhook", "attached"}
+    lists = {"repository", "route", "hawkbit", "wfx", "swuforward", "probe", "interlock", "webhook", "attached"}
     assert set(values) | lists == set(section_fields(GatewayConfig))
 
 
 def test_the_sample_uncommented_is_valid() -> None:
     text = re.sub(r"^#(?=[a-z_\[])", "", SAMPLE.read_text(), flags=re.MULTILINE)
     one_each = text.replace("source_address", "# source_address").replace("target_tokens =", "# target_tokens =")
-    one_each = one_each.replace(PROBING, f"# {PROBING}").replace("cms_roots = []", 'cms_roots = ["cms.pem"]')
+    one_each = GATES.sub("# ", one_each).replace(PROBING, f"# {PROBING}").replace("cms_roots = []", 'cms_roots = ["cms.pem"]')
     config = parse_config(one_each, FILE)
     assert config.hawkbit[0].requests_per_s == 20.0
     assert config.repository[0].upstreams == ("https://updates.example/vendor", "/srv/mirror/vendor")
@@ -108,8 +114,9 @@ def test_the_sample_uncommented_is_valid() -> None:
 
 def test_two_ways_of_choosing_the_source_exclude_each_other() -> None:
     text = re.sub(r"^#(?=[a-z_\[])", "", SAMPLE.read_text(), flags=re.MULTILINE)
+    one_each = GATES.sub("# ", text).replace("target_tokens =", "# target_tokens =")
     with pytest.raises(ConfigurationError, match="wan: source_address and source_interface exclude each other"):
-        parse_config(text.replace("target_tokens =", "# target_tokens =").replace(PROBING, f"# {PROBING}"), FILE)
+        parse_config(one_each.replace(PROBING, f"# {PROBING}"), FILE)
 
 
 def test_a_listener_for_masters_names_whom_it_answers_and_a_repository_that_there_is() -> None:

@@ -23,6 +23,7 @@ from gateway.database.records import Action, ClientKind, Commit
 from gateway.fleet.carrying_out import Hand
 from gateway.fleet.coordinator import Coordinator
 from gateway.fleet.nodes import release_of
+from gateway.fleet.presence import Presence
 from gateway.fleet.progress import Progress
 from gateway.fleet.telling import NOBODY
 from tests.builders.fleet import Clock, bundle, register_as
@@ -93,6 +94,7 @@ class Line:
     members: tuple[Member, ...]
     devices: dict[str, SimulatedMember]
     quorums: tuple[Quorum, ...]
+    presence: Presence
     number: int = 0
     decision: Decision = Decision.NONE
     courses: dict[str, Course] = field(default_factory=dict)
@@ -123,7 +125,8 @@ class Line:
     async def carry_on(self) -> None:
         """A coordinator, and after each death the next one."""
         while True:
-            coordinator = Coordinator(cast("Database", self.mortal), self.clock, self.gates)
+            database = cast("Database", self.mortal)
+            coordinator = Coordinator(database, self.clock, self.gates, last_seen=self.presence.last_seen)
             try:
                 await coordinator.advance()
             except KilledError:
@@ -212,7 +215,8 @@ def drawn_members(draw: Random) -> tuple[Member, ...]:
 async def make_line(folder: Path, seed: int) -> Line:
     draw, clock = Random(seed), Clock()
     database = await Database.open(sqlite_url(folder / "gateway.db"))
-    progress, members = Progress(database, clock), drawn_members(draw)
+    presence, members = Presence(database, clock), drawn_members(draw)
+    progress = Progress(database, clock, presence=presence)
     bad = {f"n{draw.randrange(DEVICES)}" for _ in range(draw.choice([0, 1, 1, 1, 2, 3]))}
     faults = {name: draw.choice([*Fault]) for name in sorted(bad)}
     devices = {
@@ -231,7 +235,7 @@ async def make_line(folder: Path, seed: int) -> Line:
     await register_as(database, clock, {each.node: ClientKind.AGENT if each.hold else ClientKind.SWUPDATE for each in members})
     group = tuple(draw.sample([each.node for each in members], 3))
     quorums = (Quorum(group, 1),) if draw.random() < 0.5 else ()
-    return Line(draw, clock, database, Mortal(database), Gates(draw), members, devices, quorums)
+    return Line(draw, clock, database, Mortal(database), Gates(draw), members, devices, quorums, presence)
 
 
 def check_end(line: Line, run: Coordination) -> None:
