@@ -16,6 +16,7 @@ PACKAGES: Final = {
     "dbus-send": "dbus",
     "docker-registry": "docker-registry",
     "faketime": "faketime",
+    "flashrom": "flashrom",
     "fw_printenv": "libubootenv-tool",
     "fw_setenv": "libubootenv-tool",
     "go": "golang-go",

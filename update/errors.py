@@ -360,6 +360,13 @@ class ProgramError(DeviceError):
     exit_status = 48
 
 
+class FlashError(DeviceError):
+    """A flash chip or its programmer is missing, is unknown, is another one, or is not protected as it must be."""
+
+    code = "device.flash"
+    exit_status = 48
+
+
 class NoWayBackError(DeviceError):
     """The device's only image would be overwritten, and no copy of it is at hand."""
 

@@ -53,6 +53,10 @@ DRIVERS: Final[Mapping[str, Kind]] = {
         "node_agent.drivers.swupdate_web.device:SwupdateWebDriver",
         switches=True,
     ),
+    "fpga_flash": Kind("node_agent.drivers.fpga_flash:FpgaFlashConfig", "node_agent.drivers.fpga_flash:create", switches=True),
+    "fpga_manager": Kind(
+        "node_agent.drivers.fpga_manager:FpgaManagerConfig", "node_agent.drivers.fpga_manager:create", switches=True
+    ),
     "mcuboot": Kind("node_agent.drivers.mcuboot:McubootConfig", "node_agent.drivers.mcuboot:McubootDriver", switches=True),
     "simulated": Kind(
         "node_agent.drivers.simulated:SimulatedConfig",

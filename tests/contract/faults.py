@@ -97,9 +97,13 @@ class Tap:
 
 
 def tap(driver: Driver, reaches: tuple[str, ...], fuse: Fuse) -> None:
-    """Let every operation by way of these attributes of `driver` go through `fuse`."""
-    for name in reaches:
-        setattr(driver, name, Tap(getattr(driver, name), fuse))
+    """Let every operation by way of these attributes of `driver` (`_line`, `_machine._flash`) go through `fuse`."""
+    for place in reaches:
+        *way, name = place.split(".")
+        owner: object = driver
+        for step in way:
+            owner = getattr(owner, step)
+        setattr(owner, name, Tap(getattr(owner, name), fuse))
 
 
 async def forward(device: Device, release: Release) -> None:

@@ -15,8 +15,10 @@ from typing import Protocol
 import pytest
 
 from node_agent.drivers.driver import Restart
+from tests.contract.command_devices import command_device, command_releases
 from tests.contract.cpu_devices import cpu_device, cpu_releases
 from tests.contract.devices import DeviceMaker, Release, linux_device, linux_uboot_device, make_release, simulated_device
+from tests.contract.fpga_devices import flash_device, fpga_releases, manager_device
 from tests.contract.mcu_devices import McuReleases, mcu_device
 from tests.contract.rauc_devices import RaucReleases, rauc_device
 from tests.contract.swupdate_devices import SwupdateReleases, swupdate_device
@@ -53,9 +55,10 @@ class SwuReleases:
 class Kind:
     """`variables`: bundles bring boot variables, which `board.environment` shows. `marks`: what a real tool needs.
 
-    `starts`: how often a trial starts before the device takes it back by itself. `restart`: what the driver's word answers.
+    `starts`: how often a trial starts before the device takes it back by itself (0: it never does).
+    `restart`: what the driver's word answers.
     `reaches`: the attributes of the driver through which it reaches the device; each of their coroutine functions gets faults.
-    `fallback`: what may come up instead of a slot when a write was cut.
+    `costly`: an update takes seconds, so that fewer of its steps get faults.
     """
 
     supply: Callable[[Path], Releases]
@@ -65,7 +68,7 @@ class Kind:
     restart: Restart = Restart.BY_EXIT
     marks: tuple[pytest.MarkDecorator, ...] = ()
     reaches: tuple[str, ...] = ()
-    fallback: tuple[str, ...] = ()
+    costly: bool = False
 
 
 def _rauc(stack: ExitStack, releases: Releases) -> DeviceMaker:
@@ -78,9 +81,38 @@ def _swupdate(stack: ExitStack, releases: Releases) -> DeviceMaker:
     return swupdate_device(stack, releases)
 
 
+def _fpga_flash(maker: DeviceMaker, *, marks: tuple[pytest.MarkDecorator, ...] = ()) -> Kind:
+    return Kind(
+        fpga_releases,
+        lambda _stack, _releases: maker,
+        variables=False,
+        starts=0,
+        restart=Restart.DONE,
+        marks=marks,
+        reaches=("_machine._flash", "_machine._commands"),
+        costly=bool(marks),
+    )
+
+
 _LOOP = pytest.mark.xdist_group("loop-devices")
 
 KINDS: Mapping[str, Kind] = {
+    "command-one-slot": Kind(
+        command_releases,
+        lambda stack, _releases: command_device(stack),
+        variables=False,
+        starts=0,
+        restart=Restart.DONE,
+        reaches=("_machine",),
+    ),
+    "command-two-slots": Kind(
+        command_releases,
+        lambda stack, _releases: command_device(stack, slots=2),
+        variables=False,
+        starts=1,
+        restart=Restart.DONE,
+        reaches=("_machine",),
+    ),
     "remoteproc": Kind(
         cpu_releases,
         lambda stack, _releases: cpu_device(stack),
@@ -120,6 +152,17 @@ KINDS: Mapping[str, Kind] = {
         starts=1,
         restart=Restart.DONE,
         reaches=("_line",),
+    ),
+    "fpga-flash": _fpga_flash(flash_device()),
+    "fpga-flash-two-regions": _fpga_flash(flash_device(updates=("first", "second"))),
+    "fpga-flashrom": _fpga_flash(flash_device(flashrom=True), marks=(pytest.mark.interop,)),
+    "fpga-manager": Kind(
+        fpga_releases,
+        lambda stack, _releases: manager_device(stack),
+        variables=False,
+        starts=1,
+        restart=Restart.DONE,
+        reaches=("_machine._manager",),
     ),
 }
 

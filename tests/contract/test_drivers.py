@@ -49,6 +49,15 @@ async def _install(device: Device, release: Release) -> None:
     await device.driver.confirm()
 
 
+async def _fail_the_trial(device: Device, kind: Kind) -> None:
+    """Start until the device gives the trial up; one that never does is taken back."""
+    starts = kind.starts or 3
+    assert [device.board.power_on() for _ in range(starts)] == ["b"] * starts
+    if not kind.starts:
+        await device.driver.revert()
+    assert device.board.power_on() == "a"
+
+
 async def test_a_factory_device_runs_slot_a_and_has_an_empty_one(device: Device) -> None:
     assert await _states(device) == (("a", "active", True, False), ("b", "empty", False, False))
 
@@ -84,21 +93,21 @@ async def test_a_whole_update_and_the_next_one_in_the_other_slot(device: Device,
 async def test_a_trial_nobody_confirms_returns_and_the_slot_is_bad(device: Device, releases: Releases, kind: Kind) -> None:
     await device.driver.write(releases(2).bundle, releases(2).chunks, quiet)
     await device.driver.activate()
-    assert [device.board.power_on() for _ in range(kind.starts + 1)] == ["b"] * kind.starts + ["a"]
+    await _fail_the_trial(device, kind)
     assert await _states(device) == (("a", "active", True, False), ("b", "bad", False, False))
     with pytest.raises(SlotError):
         await device.driver.activate()
-    with pytest.raises(SlotError):
-        await device.driver.confirm()
+    if kind.starts:  # else it was taken back by hand, and what runs was confirmed all the time
+        with pytest.raises(SlotError):
+            await device.driver.confirm()
     await device.driver.revert()
     assert await _states(device) == (("a", "active", True, False), ("b", "bad", False, False))
 
 
-async def test_a_bad_slot_is_written_again_and_tried_again(device: Device, releases: Releases) -> None:
+async def test_a_bad_slot_is_written_again_and_tried_again(device: Device, releases: Releases, kind: Kind) -> None:
     await device.driver.write(releases(2).bundle, releases(2).chunks, quiet)
     await device.driver.activate()
-    for _ in range(3):
-        device.board.power_on()
+    await _fail_the_trial(device, kind)
     await device.driver.write(releases(3).bundle, releases(3).chunks, quiet)
     assert await _states(device) == (("a", "active", True, False), ("b", "pending", False, False))
     await device.driver.activate()
@@ -227,11 +236,11 @@ async def test_progress_grows_to_the_whole(device: Device, releases: Releases) -
 
 
 async def test_killed_anywhere_the_device_starts_something_whole_and_the_same_update_succeeds_afterwards(
-    make_device: DeviceMaker, releases: Releases, tmp_path: Path
+    make_device: DeviceMaker, releases: Releases, tmp_path: Path, kind: Kind
 ) -> None:
     """Stop at every operation of the disk in turn; between them every word ends in a state it can be said again from."""
     total = await _count_operations(make_device, releases(2), tmp_path)
-    step = max(1, total // 25)
+    step = max(1, total // (5 if kind.costly else 25))
     for number in range(0, total, step):
         folder = tmp_path / f"killed-{number}"
         folder.mkdir()
