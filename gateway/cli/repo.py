@@ -4,6 +4,7 @@ fieldrelay repo key root-1.pem                       each holder makes his key a
 fieldrelay repo init DIR --holder root=… --holder targets=… --threshold root=2 …
 fieldrelay repo add DIR controller-1.2.swu           lists the bundle and the .zck files its deltas fetch from
 fieldrelay repo add DIR press-1.2.raucb              lists a RAUC bundle, once its payload fits its manifest
+fieldrelay repo add-plan DIR line.toml               lists a release of many devices, whose bundles are listed already
 fieldrelay repo sign DIR targets --key targets-1.pem (and the next holder, until the threshold is met)
 fieldrelay repo publish DIR --key snapshot=… --key timestamp=…
 fieldrelay repo status DIR
@@ -19,6 +20,7 @@ import click
 
 from gateway.cli.bundle import ask_passphrase
 from gateway.cli.rauc import rauc_target
+from gateway.cli.repo_plan import add_plan
 from gateway.cli.show import as_json, emit
 from update.bundle.description import Description, parse
 from update.bundle.rauc_layout import is_rauc_bundle
@@ -43,6 +45,9 @@ _ONLINE = ("snapshot", "timestamp")
 @click.group("repo")
 def repo() -> None:
     """Publish releases as a TUF repository."""
+
+
+repo.add_command(add_plan)
 
 
 @repo.command("key")

@@ -21,7 +21,7 @@ from pathlib import Path
 from securesystemslib.signer import Signer
 from tuf.api.metadata import Root, TargetFile, Targets
 
-from update.digest import Digest
+from update.digest import Digest, parse_digest
 from update.durable import Disk
 from update.errors import ConfigurationError, StateError, StoreError
 from update.identity import check_name
@@ -90,6 +90,13 @@ class PublishedRepository:
         targets.expires = self._expiry(self._validity.targets)
         self._staging.stage(role, targets)
         return TargetInfo(self.name, path, length, digest, custom, role)
+
+    def listed(self) -> Mapping[str, TargetInfo]:
+        """Every target that would be listed after the next publication, by path; of staged roles what is staged."""
+        newest = {role: trusted.signed for role, trusted in self._current().targets.items()}
+        staged = {role: self._staged(role).signed for role in self._staging.roles()}
+        newest |= {role: signed for role, signed in staged.items() if isinstance(signed, Targets)}
+        return {path: self._info(role, target) for role, signed in newest.items() for path, target in signed.targets.items()}
 
     def remove(self, path: str, *, role: str = "targets") -> None:
         """No longer list `path`; the file stays for clients that still see the old version."""
@@ -181,6 +188,10 @@ class PublishedRepository:
         self._settle()
         staged = [self._staged(role) for role in self._staging.roles()]
         return describe(self._current(), [(each, self._holders(each.role)) for each in staged], self._now())
+
+    def _info(self, role: str, target: TargetFile) -> TargetInfo:
+        custom = TargetCustom.parse(target.custom)
+        return TargetInfo(self.name, target.path, target.length, parse_digest(target.hashes["sha256"]), custom, role)
 
     def _holders(self, role: str) -> list[Holders]:
         """Every group whose threshold the staged role must meet."""

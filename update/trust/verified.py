@@ -9,11 +9,12 @@ The `custom` object of a target is free for the application (TUF 1.0, section 4.
 
     {"hwIds": ["imx8:1", "imx8:#RE:^2[.]"], "version": "1.2.0", "releaseCounter": 12, "securityCounter": 3,
      "class": "security" | "function", "requires": {"bootloader": ">=2.0"}, "zckHeader": {"sha256": "…", "length": 4711},
-     "deltaOf": "os/plant-1.2.0.swu", "deltaFrom": "…"}
+     "deltaOf": "os/plant-1.2.0.swu", "deltaFrom": "…", "plan": "press-line"}
 
 `deltaOf` is the path of the bundle that brings the same release whole: whoever may offer one may offer the other.
 `deltaFrom` is the SHA-256 of a bundle: only on a device that runs what it brought may this one be installed, because it
 leads from there and cannot tell (SWUpdate's `rdiff_image`).
+`plan` is the name of a release plan: the target is one (`update.plans`), and no bundle.
 Every key may be absent; a key that is present must be of its type; unknown keys are ignored, so that an older release reads
 what a newer one publishes.
 """
@@ -85,6 +86,7 @@ class TargetCustom:
     zck_header: ZckHeader | None = None
     delta_of: str = ""
     delta_from: Digest | None = None
+    plan: str = ""
 
     @classmethod
     def parse(cls, value: object) -> Self:
@@ -100,6 +102,7 @@ class TargetCustom:
             zck_header=_zck_header(fields["zckHeader"]) if "zckHeader" in fields else None,
             delta_of=_delta_of(fields["deltaOf"]) if "deltaOf" in fields else "",
             delta_from=_delta_from(fields["deltaFrom"]) if "deltaFrom" in fields else None,
+            plan=_text(fields["plan"], "plan") if "plan" in fields else "",
         )
 
     def as_json(self) -> dict[str, object]:
@@ -120,6 +123,8 @@ class TargetCustom:
             fields["deltaOf"] = self.delta_of
         if self.delta_from is not None:
             fields["deltaFrom"] = self.delta_from
+        if self.plan:
+            fields["plan"] = self.plan
         return fields
 
 
