@@ -3,7 +3,7 @@
 The program is started anew for every word, without a shell, in a process group of its own that ends with it or with its time. It
 reads one JSON object from standard input, and writes one to standard output; what it says on standard error is for people.
 
-    {"contract": 1, "word": "activate", "address": "...", "options": {...}, "device": "drive",
+    {"contract": 1, "word": "activate", "address": "...", "settings": {...}, "device": "drive",
      "image": {"path": "/...", "size": 4096, "sha256": "...", "version": "2.0"}}
     {"result": "ok"}    {"result": "failed", "reason": "..."}
 
@@ -54,7 +54,7 @@ class CommandConfig:
 
     program: Annotated[tuple[_Text, ...], Field(min_length=1, max_length=100)]
     address: _Text = ""
-    options: Mapping[_Text, _Text] = Field(default_factory=dict)
+    settings: Mapping[_Text, _Text] = Field(default_factory=dict)
     slots: Literal[1, 2] = 1
     names: tuple[str, str] = ("a", "b")
     selection: str = ""
@@ -164,7 +164,7 @@ class CommandMachine:
 
     def _question(self, word: str, image: KeptImage | None, **more: object) -> Mapping[str, object]:
         config = self._config
-        known = {"contract": CONTRACT, "word": word, "address": config.address, "options": dict(config.options)}
+        known = {"contract": CONTRACT, "word": word, "address": config.address, "settings": dict(config.settings)}
         told = {"device": config.device, **{key: str(value) if isinstance(value, Path) else value for key, value in more.items()}}
         if image is None:
             return {**known, **told}

@@ -58,6 +58,8 @@ DRIVERS: Final[Mapping[str, Kind]] = {
         "node_agent.drivers.fpga_manager:FpgaManagerConfig", "node_agent.drivers.fpga_manager:create", switches=True
     ),
     "mcuboot": Kind("node_agent.drivers.mcuboot:McubootConfig", "node_agent.drivers.mcuboot:McubootDriver", switches=True),
+    "command": Kind("node_agent.drivers.command:CommandConfig", "node_agent.drivers.command:create", switches=True),
+    "remoteproc": Kind("node_agent.drivers.remoteproc:RemoteprocConfig", "node_agent.drivers.remoteproc:create", switches=True),
     "simulated": Kind(
         "node_agent.drivers.simulated:SimulatedConfig",
         "node_agent.drivers.simulated:SimulatedDriver",

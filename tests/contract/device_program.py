@@ -25,7 +25,7 @@ def probe(folder: Path, question: Question) -> Answer:
         return {"result": "ok", "state": "silent", "reason": "it has no whole image"}
     flash = folder / "flash.bin"
     about = {"version": version_of(flash)}
-    if question["options"].get("tells") == "sha256":
+    if question["settings"].get("tells") == "sha256":
         about = {"sha256": hashlib.sha256(flash.read_bytes()).hexdigest()}
     return {"result": "ok", "state": "failed" if about.get("version", "").endswith("-bad") else "running", **about}
 
@@ -33,7 +33,7 @@ def probe(folder: Path, question: Question) -> Answer:
 def stage(folder: Path, question: Question) -> Answer:
     if not Path(question["image"]["path"]).read_bytes().startswith(b"version "):
         return {"result": "unsuitable", "reason": "it is for another device"}
-    if question["options"]["slots"] == "2":
+    if question["settings"]["slots"] == "2":
         (folder / "beside.bin").write_bytes(Path(question["image"]["path"]).read_bytes())
     return {"result": "ok"}
 
@@ -42,7 +42,7 @@ def activate(folder: Path, question: Question) -> Answer:
     data = Path(question["image"]["path"]).read_bytes()
     if hashlib.sha256(data).hexdigest() != question["image"]["sha256"]:
         return {"result": "failed", "reason": "the file is not what it should be"}
-    if question["options"]["slots"] == "2":
+    if question["settings"]["slots"] == "2":
         if (folder / "flash.bin").read_bytes() != data:
             swap(folder)
             (folder / "trial").touch()
