@@ -14,6 +14,8 @@ PACKAGES: Final = {
     "cpio": "cpio",
     "dbus-daemon": "dbus",
     "dbus-send": "dbus",
+    "dfu-suffix": "dfu-util",
+    "dfu-util": "dfu-util",
     "docker-registry": "docker-registry",
     "faketime": "faketime",
     "flashrom": "flashrom",
