@@ -3,7 +3,7 @@
 The folder is the machine: `sys/class/fpga_manager/fpga0/` with `name`, `state`, `flags` and `firmware`, `firmware/` where the
 kernel looks for bitstreams, `boot.bin` that a start loads, `boot_id`, and `version`, the register. Files do not answer like
 attributes: somebody has to look what was written into `firmware` (`serve_tree`), and does so a moment after the write returned,
-where the kernel is done with it.
+where the kernel is done with it. Until then the name stands there.
 """
 
 import asyncio
@@ -50,13 +50,13 @@ class FpgaTree:
             wanted = (self.attributes / "firmware").read_text()
             if not wanted.endswith("\n"):
                 return False
-            (self.attributes / "firmware").write_text("")
             self.register.unlink(missing_ok=True)
             path = self.firmware_folder / Path(wanted.strip()).name
             if path.is_file():
                 self._load(path.read_bytes())
             else:
                 self._set("state", "firmware request error")
+            (self.attributes / "firmware").write_text("")
             return True
 
     def version(self) -> str:

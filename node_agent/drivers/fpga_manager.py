@@ -15,6 +15,7 @@ loaded, or it is not.
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,10 @@ from update.errors import BootloaderError, MetadataError, SlotError
 _Seconds = Annotated[float, Field(gt=0, le=3600)]
 _FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 _OPERATING: Final = "operating"
+_FIRMWARE: Final = "firmware"
 _MAX_ATTRIBUTE_BYTES: Final = 4096
+_TAKEN_WITHIN_S: Final = 5.0
+_LOOK_S: Final = 0.005
 
 
 @dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
@@ -112,7 +116,17 @@ class SysfsManager:
             os.write(descriptor, f"{text}\n".encode())
         finally:
             os.close(descriptor)
+        until = time.monotonic() + _TAKEN_WITHIN_S
+        while attribute == _FIRMWARE and self._waits(text) and time.monotonic() < until:
+            time.sleep(_LOOK_S)
         return text
+
+    def _waits(self, text: str) -> bool:
+        """Whether the name still stands there: the kernel has taken it when the write returns, a dry run soon after."""
+        try:
+            return self._read(_FIRMWARE) == text
+        except OSError:  # nothing can be read there, as in most kernels
+            return False
 
 
 class LoadedNote:
@@ -184,7 +198,7 @@ class FpgaManagerMachine:
         await self._require_name()
         await asyncio.to_thread(self._note.write, None)
         await self._manager.write("flags", self._config.flags)
-        await self._manager.write("firmware", image.path.name)
+        await self._manager.write(_FIRMWARE, image.path.name)
         await asyncio.to_thread(self._note.write, image.digest)
 
     async def go_back(self, image: KeptImage | None) -> None:
