@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from gateway.cli.simulate_cpu import cpu
 from gateway.simulators.fpga import GOLDEN, GOLDEN_VERSION, Fpga, FpgaFaults, create_fpga, make_bitstream
 from gateway.simulators.fpga_tree import FpgaTree, make_tree, serve_tree
 from update.errors import StateError
@@ -21,6 +22,9 @@ _REGIONS = {1: ("update",), 2: ("first", "second")}
 @click.group()
 def simulate() -> None:
     """Devices that exist only in a folder, and misbehave on demand."""
+
+
+simulate.add_command(cpu)
 
 
 @simulate.group()

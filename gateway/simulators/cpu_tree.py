@@ -3,6 +3,8 @@
     FOLDER/sys/class/remoteproc/remoteproc0/{name,firmware,state,recovery,coredump}
     FOLDER/firmware/   the firmware folder
     FOLDER/version     what the firmware that runs says of itself, empty while it gives no sign of life
+    FOLDER/behaviours  a line `VERSION BEHAVIOUR` for every version that is to behave otherwise than its file says
+    FOLDER/power       somebody who makes this file switches the machine off and on; then it is gone
     FOLDER/refused     a line for every write that the kernel would have refused, with the name of its error
 
 What is different from sysfs, because a plain file takes every write:
@@ -24,7 +26,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Final
 
-from gateway.simulators.cpu import Cpu, State, make_firmware
+from gateway.simulators.cpu import Behaviour, Cpu, State, make_firmware
 
 PROCESSOR: Final = "remoteproc0"
 BOOT_FIRMWARE: Final = "cpu-boot.elf"
@@ -50,6 +52,7 @@ class CpuTree:
     def step(self) -> None:
         """Carry out what was written, let a moment pass, and show what came of it."""
         with self._lock:
+            self._obey()
             written = [(attribute, self._written(attribute)) for attribute in reversed(_WRITABLE)]
             for attribute, text in reversed(written):  # what was written before a command is read after it
                 self._take(attribute, text)
@@ -62,6 +65,19 @@ class CpuTree:
             self.cpu.power_cycle()
             self._shown.clear()
             self._show()
+
+    def _obey(self) -> None:
+        """What the person says who plays with the device."""
+        try:
+            lines = (self.folder / "behaviours").read_text().splitlines()
+        except OSError:
+            lines = []
+        known = set(Behaviour)
+        named = [line.split() for line in lines]
+        self.cpu.behaviours = {each[0]: Behaviour(each[1]) for each in named if len(each) == 2 and each[1] in known}
+        if (self.folder / "power").exists():
+            (self.folder / "power").unlink()
+            self.power_cycle()
 
     def _path(self, attribute: str) -> Path:
         return self.root / "class" / "remoteproc" / PROCESSOR / attribute
@@ -98,7 +114,7 @@ class CpuTree:
 
 
 def make_tree(folder: Path, firmware: bytes | None = None) -> CpuTree:
-    """A processor in `folder` that runs `firmware`, or whatever boot firmware is there already."""
+    """A processor in `folder` that runs `firmware`, or whatever boot firmware is there already. Its machine has just started."""
     tree = CpuTree(folder, Cpu(folder / "firmware", BOOT_FIRMWARE))
     (tree.root / "class" / "remoteproc" / PROCESSOR).mkdir(parents=True, exist_ok=True)
     (folder / "firmware").mkdir(exist_ok=True)
