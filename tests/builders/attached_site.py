@@ -18,10 +18,13 @@ from gateway.cli.output import show_status
 from gateway.control.client import ControlClient
 from gateway.control.messages import AssignRequest
 from gateway.status import GatewayState, NodeState
+from node_agent.record import Entry, entry_from_mapping
 from tests.builders.appliance import Appliance
 from tests.builders.bundles import describe, image, signed
 from tests.builders.keys import make_pki
 from tests.builders.repository import RepositoryBuilder
+from update.durable import Disk
+from update.store.journal import Journal
 
 _TRIES = 2400
 
@@ -66,10 +69,9 @@ class AttachedSite(Appliance):
         state: GatewayState = await self.operator.status()
         pytest.fail(f"{show_status(state)}\n{self.log[-6000:]}")
 
-    def journal(self, node: str) -> dict[str, object]:
+    def entry(self, node: str) -> Entry:
         """What the agent of a device has written down."""
-        body: dict[str, object] = json.loads((self.state.attached / node / "journal.json").read_text())
-        return body
+        return entry_from_mapping(Journal(Disk(), self.state.attached / node / "journal.json").read())
 
 
 def outcome(node: NodeState) -> str:
