@@ -95,7 +95,7 @@ class _Look:
     def was_heard(self, member: Member) -> bool:
         """Whether a member has said since the run got here that it runs the new version."""
         standing = self.standing(member)
-        heard = standing.heard is not None and standing.heard >= self.run.entered
+        heard = standing.heard is not None and standing.heard > self.run.entered
         return heard and (self.place(member) is Place.HOLDING or standing.runs)
 
 
