@@ -55,7 +55,7 @@ class Attached:
 
     async def _pause(self, turn: Turn) -> None:
         """Until there is something new, or it is time to look again."""
-        longest_s = RETRY_S if turn is Turn.WAITING else LOOK_S
+        longest_s = LOOK_S if turn is Turn.NOTHING else RETRY_S
         if turn in {Turn.EXIT, Turn.GOING_DOWN}:
             raise StateError(f"the agent of an attached device ended with {turn}: its driver is none for a gateway")
         await self.crossing.call(lambda: self.desk.wait(longest_s))

@@ -19,6 +19,7 @@ LONGEST_PAUSE_S: Final = 60.0
 WELL_AFTER_S: Final = 120.0
 HANGS_AFTER_S: Final = 30.0
 _STOP_S: Final = 10.0
+_sleep = asyncio.sleep
 
 
 class Keeper:
@@ -49,7 +50,7 @@ class Keeper:
             await self._live()
             pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(self._failures - 1, 10))
             _LOG.warning("the agent of %s is begun again in %g s", self._node, pause_s)
-            await asyncio.sleep(pause_s)
+            await _sleep(pause_s)
 
     async def _live(self) -> None:
         life = self._life = self._begin()

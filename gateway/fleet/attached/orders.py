@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
-from gateway.database.records import Action, ActionState, ClientKind, Release
+from gateway.database.records import Action, ActionState, ClientKind, Hold, Release
 from gateway.fleet.attached.crossing import Crossing
 from gateway.fleet.fitness import Offering
 from gateway.fleet.hearing import heard
@@ -22,7 +22,7 @@ from node_agent.record import Report
 from node_agent.source import Cancel, Offer, feedback_of
 from update.digest import digest_of
 from update.errors import DeviceError, NotFoundError, WireError
-from update.wire.assignment import Commit
+from update.wire.assignment import Commit, Lost
 from update.wire.attributes import NodeFacts
 from update.wire.ddi import Handling, Mode
 
@@ -86,6 +86,7 @@ class Desk:
                     await asyncio.sleep(_SPACING_S)
 
     def _offer(self, action: Action, release: Release) -> Offer:
+        hold = action.hold or Hold(0, Lost.REVERT)
         return Offer(
             action=str(action.id),
             fence=action.fence,
@@ -95,6 +96,8 @@ class Desk:
             length=release.length,
             may_write=allowed(action.terms, self._now()).update is not Handling.SKIP,
             commit=Commit(action.commit),
+            hold_s=hold.hold_s,
+            lost=hold.lost,
         )
 
 
@@ -137,4 +140,4 @@ class DeskSource:
 def _sign(contact: Contact) -> object:
     """What makes an order another one."""
     action = contact.action
-    return None if action is None else (action.id, action.state, action.fence, action.commit, action.terms)
+    return None if action is None else (action.id, action.state, action.fence, action.commit, action.hold, action.terms)
