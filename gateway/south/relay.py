@@ -11,8 +11,8 @@ Rules:
    the head of one part more is asked for too.
 4. What one upstream does not send, or sends wrong, the next one is asked for. A chunk that none has fails for those who
    wait for it now, and is missing again for the next.
-5. What was fetched is made durable in batches; a power cut costs at most the last batch. A disk that refuses a batch does
-   not stop the relay: what is in the file is served all the same, and fetched again after a restart.
+5. What was fetched is made durable in batches, beside the line (`commits.py`). A disk that refuses a batch does not stop the
+   relay: what is in the file is served all the same, and after a power cut fetched again.
 6. Hashing, writing and syncing are done in threads: the event loop serves others meanwhile.
 7. An upstream that is not known to answer a range with that range is asked one thing at a time: what it sends may be
    everything. What it sends besides is kept if there is room (`besides.py`).
@@ -31,6 +31,7 @@ from typing import TypeVar
 
 from gateway.south.assembly import Assembly, Waiting, batches, between
 from gateway.south.besides import Besides, SpareRoom
+from gateway.south.commits import Commits
 from gateway.south.open_files import Lease, duplicate
 from gateway.south.origins import UPSTREAM_FAULTS, RangeSource, Seeds, unavailable
 from gateway.south.sparse import SparseFile
@@ -48,7 +49,6 @@ GATHER_BUSY = 10
 """So many times as long while something is under way: the line is not idle meanwhile."""
 GATHER_MOST = 20
 """So many times as long at most, when others keep asking."""
-COMMIT_EVERY_BYTES = 1 << 20
 WRITE_BYTES = 256 << 10
 """A thread is worth its while from about here; a fetch holds this much and one chunk in memory."""
 WRITE_AFTER_S = 0.05
@@ -97,10 +97,9 @@ class RelayedFile:
         self._fetches: set[asyncio.Task[None]] = set()
         self._work: set[asyncio.Task[object]] = set()
         self._alone = asyncio.Lock()
-        self._committing = asyncio.Lock()
+        self._commits = Commits(sparse, self._begin)
         self._proving = asyncio.Lock()
         self._copying = asyncio.Lock()
-        self._uncommitted_bytes = 0
         self._closed = False
 
     @property
@@ -164,7 +163,7 @@ class RelayedFile:
             self._send_out()
             await asyncio.gather(*self._copies, *self._fetches, return_exceptions=True)
         await self._prove(range(len(self.sparse.index)))
-        await self._commit()
+        await self._commits.now()
 
     async def close(self) -> None:
         """End the fetches and keep what has arrived."""
@@ -179,7 +178,7 @@ class RelayedFile:
         self._fail(tuple(self._coming), _going_down())
         await asyncio.gather(*self._work, return_exceptions=True)
         try:
-            await self._commit()
+            await self._commits.now()
         except StoreError as error:
             _log.error("relay: what came last of %s is not durable: %s (%s)", self.sparse.path.name, error, error.code)
         finally:
@@ -258,10 +257,9 @@ class RelayedFile:
         for batch in batches(self.sparse.index, at_hand, max_bytes=COPY_BYTES):
             async with self._copying:
                 await self._keep(await self._own(asyncio.to_thread(seeds.read, batch)))
-            if self._uncommitted_bytes >= COMMIT_EVERY_BYTES:
-                await self._commit_or_go_on()
+            await self._commits.keep_up()
         if self._coming.keys().isdisjoint(numbers):  # otherwise the fetch of the rest ends with it
-            await self._commit_or_go_on()
+            await self._commits.or_go_on()
 
     def _copied(self, numbers: list[int], sources: Sequence[RangeSource], task: "asyncio.Task[None]") -> None:
         """Fetch what was not to be copied, whatever the reason."""
@@ -299,7 +297,7 @@ class RelayedFile:
             missing, trouble = await self._ask_all(numbers, sources)
         finally:
             self._asking -= 1
-        await self._commit_or_go_on()
+        await self._commits.or_go_on()
         if missing:
             raise unavailable(f"{len(missing)} chunks of {self.sparse.path.name}", trouble) from trouble
 
@@ -354,8 +352,7 @@ class RelayedFile:
     async def _keep_some(self, chunks: list[tuple[int, bytes]]) -> None:
         """Keep chunks, with more to come."""
         await self._own(self._keep(chunks))
-        if self._uncommitted_bytes >= COMMIT_EVERY_BYTES:
-            await self._commit_or_go_on()
+        await self._commits.keep_up()
 
     async def _keep(self, chunks: list[tuple[int, bytes]]) -> None:
         """Write what has come; who waits for it may go on."""
@@ -364,30 +361,19 @@ class RelayedFile:
         written = await asyncio.to_thread(self.sparse.write, chunks)
         self.sparse.accept(written)
         for number in written:
-            self._uncommitted_bytes += self.sparse.index[number].length
+            self._commits.written(self.sparse.index[number].length)
             if coming := self._coming.pop(number, None):
                 coming.set_result(None)
 
-    async def _commit_or_go_on(self) -> None:
-        try:
-            await self._commit()
-        except StoreError as error:  # rule 5
-            _log.error("relay: what has come of %s is not durable: %s (%s)", self.sparse.path.name, error, error.code)
-
-    async def _commit(self) -> None:
-        await self._own(self._commit_alone())
-
-    async def _commit_alone(self) -> None:
-        async with self._committing:
-            self._uncommitted_bytes = 0
-            await asyncio.to_thread(self.sparse.commit)
-
     async def _own(self, work: Coroutine[object, object, _Result]) -> _Result:
         """Do work that goes on when its caller is cancelled: a thread cannot be stopped, and `close` must wait for it."""
+        return await asyncio.shield(self._begin(work))
+
+    def _begin(self, work: Coroutine[object, object, _Result]) -> "asyncio.Task[_Result]":
         task = asyncio.get_running_loop().create_task(work)
         self._work.add(task)
         task.add_done_callback(self._work.discard)
-        return await asyncio.shield(task)
+        return task
 
 
 def _going_down() -> UnreachableError:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.south import commits
 from gateway.south import relay as module
 from gateway.south.origins import RangeSource
 from gateway.south.relay import CONCURRENT_REQUESTS, RANGES_PER_REQUEST, RelayedFile
@@ -241,6 +242,40 @@ async def test_a_disk_that_does_not_make_it_durable_does_not_stop_the_relay(
     refused[0] = False
     await relayed.settle()
     assert (tmp_path / "x.zck.map").exists()
+
+
+@pytest.mark.parametrize("far_behind", [False, True])
+async def test_the_line_goes_on_while_the_disk_syncs_until_that_is_far_behind(
+    zck: Path, tmp_path: Path, upstream: MemorySource, monkeypatch: pytest.MonkeyPatch, *, far_behind: bool
+) -> None:
+    syncing, go_on = threading.Event(), threading.Event()
+
+    def slow(operation: Operation) -> None:
+        if operation.kind is Kind.SYNC:
+            syncing.set()
+            assert go_on.wait(20)
+
+    upstream.piece_bytes = 10_000
+    monkeypatch.setattr(module, "WRITE_BYTES", 1)
+    monkeypatch.setattr(commits, "COMMIT_EVERY_BYTES", 1)
+    monkeypatch.setattr(commits, "MOST_UNCOMMITTED_BYTES", 200_000 if far_behind else 1 << 30)
+    sparse = SparseFile.open(Disk(), tmp_path / "x.zck", index_of(zck))
+    sparse.close()
+    relayed = RelayedFile(SparseFile.open(Disk(slow), tmp_path / "x.zck", index_of(zck)))
+    reading = asyncio.create_task(relayed.ensure([body_of(zck)], [upstream]))
+    assert await asyncio.to_thread(syncing.wait, 20)
+    if far_behind:
+        await until(lambda: relayed._commits._bytes >= 200_000)
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert not reading.done()
+        assert relayed._commits._bytes < body_of(zck).length // 2
+    else:
+        async with asyncio.timeout(20):
+            await reading
+    go_on.set()
+    await reading
+    await relayed.close()
 
 
 async def test_close_with_a_full_disk_still_closes(zck: Path, open_relay: Opener, upstream: MemorySource) -> None:

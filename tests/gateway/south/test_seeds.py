@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -244,12 +245,22 @@ async def test_a_relay_that_is_closed_while_it_copies_leaves_nobody_waiting(
 ) -> None:
     site.keep(first.info, first.content)
     await site.read(second.info, Range(0, 10))
-    asked = len(upstream.requests)
+    asked, copying, go_on = len(upstream.requests), threading.Event(), threading.Event()
+
+    def hold(operation: Operation) -> None:
+        if operation.kind is Kind.WRITE:
+            copying.set()
+            assert go_on.wait(20)
+
+    site.fail.append(hold)
     reading = asyncio.create_task(site.read(second.info, second.whole))
-    await until(lambda: site.looks > 0)
-    await site.relays.close()
-    async with asyncio.timeout(10):
-        await asyncio.wait([reading])
+    assert await asyncio.to_thread(copying.wait, 20)
+    (relayed,) = site.relays._files.values()
+    closing = asyncio.create_task(site.relays.close())
+    await until(lambda: relayed._closed)
+    go_on.set()
+    async with asyncio.timeout(20):
+        await asyncio.wait([reading, closing])
     assert isinstance(reading.exception(), Exception)
     assert len(upstream.requests) == asked
 
