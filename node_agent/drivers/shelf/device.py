@@ -154,6 +154,7 @@ class ShelfDevice:
         image = await asyncio.to_thread(self._holdings.image, slot)
         if image is None and not self._habits.own_way_back:
             raise SlotError(f"the image of slot {slot} is not at hand; the device cannot be given it")
+        image = None if image is None else replace(image, version=self._wanted(slot).version)
         await asyncio.to_thread(self._note, begun=slot)
         await self._machine.go_back(image)
         if image is not None:
