@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
-from gateway.database.records import Action, ActionState, ClientKind, Hold, Release
+from gateway.database.records import Action, ActionState, ClientKind, Release
 from gateway.fleet.attached.crossing import Crossing
 from gateway.fleet.fitness import Offering
 from gateway.fleet.hearing import heard
@@ -86,7 +86,7 @@ class Desk:
                     await asyncio.sleep(_SPACING_S)
 
     def _offer(self, action: Action, release: Release) -> Offer:
-        hold = action.hold or Hold(0, Lost.REVERT)
+        hold_s, lost = (0, Lost.REVERT) if action.hold is None else (action.hold.hold_s, Lost(action.hold.lost))
         return Offer(
             action=str(action.id),
             fence=action.fence,
@@ -96,8 +96,8 @@ class Desk:
             length=release.length,
             may_write=allowed(action.terms, self._now()).update is not Handling.SKIP,
             commit=Commit(action.commit),
-            hold_s=hold.hold_s,
-            lost=hold.lost,
+            hold_s=hold_s,
+            lost=lost,
         )
 
 
