@@ -21,6 +21,7 @@ import errno
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Final, Protocol
@@ -50,6 +51,7 @@ _LIVES: Final = {
     "crashed": Life.FAILED,
 }
 _MAX_ATTRIBUTE_BYTES: Final = 4096
+_TRIES: Final = 5
 _SUFFIX: Final = ".elf"
 _BLOCK_BYTES: Final = 1 << 20
 
@@ -218,10 +220,12 @@ class RemoteprocMachine:
 
     def _stop(self) -> None:
         state = self._settled()
-        if state == "crashed":
-            self._stop_crashed()
-        elif state != "offline":
+        if state not in {"offline", "crashed"}:
             self._write("state", "stop")
+        for _ in range(_TRIES):
+            if (state := self._settled()) != "crashed":
+                break
+            self._stop_crashed()
         if (state := self._settled()) != "offline":
             raise BootloaderError(f"{self._called} was told to stop, and its state is {state}")
 
@@ -233,7 +237,7 @@ class RemoteprocMachine:
             if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.EINVAL:
                 raise
             self._write("recovery", "recover")
-            if self._settled() != "offline":
+            with suppress(BootloaderError):  # firmware that crashes at once is faster now and then: `_stop` looks
                 self._write("state", "stop")
 
     def _prefer(self, image: KeptImage) -> None:

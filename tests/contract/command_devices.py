@@ -50,8 +50,8 @@ def quick(folder: Path, slots: int = 1, **keys: object) -> CommandConfig:
     """A configuration that waits no longer than the simulated device needs."""
     waits = {"poll_interval_s": 0.01, "watch_s": 0.0, "start_timeout_s": 1.0, "installed": folder / "delivered.bin"}
     settings = {"slots": str(slots), "tells": "version" if slots == 1 else "sha256"}
-    given = {"address": str(folder / "flash"), "settings": settings, "slots": slots}
-    return CommandConfig(program=PROGRAM, **{**waits, **given, **keys})  # type: ignore[arg-type] # the keys are checked by pydantic
+    given = {"program": PROGRAM, "address": str(folder / "flash"), "settings": settings, "slots": slots}
+    return CommandConfig(**{**waits, **given, **keys})  # type: ignore[arg-type] # the keys are checked by pydantic
 
 
 def make_flash(folder: Path) -> bytes:

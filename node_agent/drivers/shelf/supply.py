@@ -8,11 +8,11 @@ from typing import Final
 from node_agent.drivers.driver import Progress
 from node_agent.drivers.shelf.images import KeptImage, Shelf
 from node_agent.drivers.shelf.machine import Machine
-from update.bundle.entries import Entry, Handler
+from update.bundle.entries import Compression, Entry, Handler
 from update.bundle.reader import open_payload
 from update.bundle.verified import VerifiedBundle
 from update.digest import Digest
-from update.errors import ConfigurationError, DescriptionError, NoWayBackError
+from update.errors import ConfigurationError, DescriptionError, LimitError, NoWayBackError
 
 _BLOCK_BYTES: Final = 64 << 10
 
@@ -38,6 +38,8 @@ class Supply:
     def of_bundle(self, bundle: VerifiedBundle, entry: Entry, progress: Progress) -> KeptImage:
         """The image of `entry`, unpacked. Errors: those of `open_payload` and `Shelf.put`."""
         total = bundle.members[entry.filename].size  # what is known before; a compressed image grows beyond it
+        if entry.compressed is Compression.NONE and total > self.max_bytes:
+            raise LimitError(f"the image {entry.filename} has {total} bytes, its device has room for {self.max_bytes}")
         with open_payload(bundle, entry, max_bytes=self.max_bytes) as payload:
             pieces = iter(lambda: payload.read(_BLOCK_BYTES), b"")
             return self.shelf.put(pieces, max_bytes=self.max_bytes, progress=lambda done: progress(min(done, total), total))
