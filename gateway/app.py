@@ -32,6 +32,7 @@ from gateway.fleet.telling import Telling
 from gateway.fleet.variants import Variants
 from gateway.north.build import make_mirrors, make_prefetch
 from gateway.north.elsewhere import Begin, Elsewhere
+from gateway.north.intake.build import begin_visits
 from gateway.north.manifests import BundleManifests
 from gateway.north.means import Common
 from gateway.north.mirrors import Mirrors
@@ -136,7 +137,8 @@ async def _run(
         fleet.begin(background)
         prefetch = make_prefetch(config, database, mirrors, relays, store=room.store, proofs=proofs)
         background(prefetch.run(), "prefetch")
-        elsewhere.begin(fleet.takeover, Common(database, session, room, line, mirrors, proofs.prove, unlisted), background)
+        common = Common(database, session, room, line, mirrors, proofs.prove, unlisted)
+        _begin_orders(ground, fleet, common, elsewhere, mirrors=mirrors, relays=relays, begin=background)
         offering = _make_variants(room, mirrors, proofs, registry, find=find, bodies=bodies, unlisted=unlisted)
         attached = await _attached(ground, database, fleet, content, store=room.store, offering=offering, begin=background)
         parts = _make_parts(ground, database, fleet, content, find=find, offering=offering)
@@ -153,6 +155,15 @@ async def _run(
         await stack.enter_async_context(_operators(ground, database, mirrors, room, fleet=fleet, shown=shown))
         ready(Listening(port))
         await stop.wait()
+
+
+def _begin_orders(
+    ground: Ground, fleet: Fleet, common: Common, elsewhere: Elsewhere, *, mirrors: Mirrors, relays: Relays, begin: Begin
+) -> None:
+    """Orders from elsewhere, and what is brought by hand."""
+    elsewhere.begin(fleet.takeover, common, begin)
+    disk, now = ground.disk, ground.now
+    begin_visits(ground.config.media, common, fleet, mirrors=mirrors, chunks=relays, disk=disk, now=now, begin=begin)
 
 
 def _mirrored(ground: Ground, session: aiohttp.ClientSession, line: Line) -> AbstractAsyncContextManager[Routes]:

@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 from gateway.sections.assigners import HawkbitSection, WfxSection, checked_hawkbit, checked_wfx
 from gateway.sections.attached import AttachedSection, checked_attached
 from gateway.sections.interlocks import InterlockSection, checked_interlocks
+from gateway.sections.media import MediaSection
 from gateway.sections.probes import ProbeSection, checked_probes
 from gateway.sections.pushed import SwuforwardSection, checked_swuforward
 from gateway.sections.routes import RouteSection, checked_routes
@@ -278,34 +279,33 @@ class GatewayConfig:
     hawkbit: Annotated[tuple[HawkbitSection, ...], AfterValidator(checked_hawkbit)] = ()
     wfx: Annotated[tuple[WfxSection, ...], AfterValidator(checked_wfx)] = ()
     swuforward: Annotated[tuple[SwuforwardSection, ...], AfterValidator(checked_swuforward)] = ()
-    probe: Annotated[tuple[ProbeSection, ...], AfterValidator(checked_probes)] = ()
     interlock: Annotated[tuple[InterlockSection, ...], AfterValidator(checked_interlocks)] = ()
+    probe: Annotated[tuple[ProbeSection, ...], AfterValidator(checked_probes)] = ()
     route: Annotated[tuple[RouteSection, ...], AfterValidator(checked_routes)] = ()
     webhook: Annotated[tuple[WebhookSection, ...], AfterValidator(checked_webhooks)] = ()
+    media: MediaSection = MediaSection()
     attached: Annotated[tuple[AttachedSection, ...], AfterValidator(checked_attached)] = ()
 
 
 def _consistent(config: GatewayConfig) -> GatewayConfig:
     known = {repository.name: repository for repository in config.repository}
-    for section in config.hawkbit:
-        if section.repository not in known:
-            raise ValueError(f"hawkbit {section.name}: there is no [[repository]] named {section.repository}")
-    for push in config.swuforward:
-        if push.repository not in known:
-            raise ValueError(f"swuforward {push.name}: there is no [[repository]] named {push.repository}")
+    named = [(f"hawkbit {each.name}", each.repository) for each in config.hawkbit]
+    named += [(f"swuforward {each.name}", each.repository) for each in config.swuforward]
+    named += [(f"wfx {each.name}", each.repository) for each in config.wfx]
+    proved = [(f"attached {each.id}", each.repository) for each in config.attached]
+    proved += [("media.singles", name) for name in config.media.singles]
+    for who, repository in (*named, *proved):
+        if repository not in known:
+            raise ValueError(f"{who}: there is no [[repository]] named {repository}")
+    for who, repository in proved:
+        if not known[repository].cms_roots:
+            raise ValueError(f"{who}: its repository {repository} needs cms_roots: who signs bundles")
     for wfx in config.wfx:
-        if wfx.repository not in known:
-            raise ValueError(f"wfx {wfx.name}: there is no [[repository]] named {wfx.repository}")
         if wfx.events and config.wan.connections < _CONNECTIONS_FOR_EVENTS:
             raise ValueError(
                 f"wfx {wfx.name}: its events hold one of the connections: wan.connections is at least "
                 f"{_CONNECTIONS_FOR_EVENTS} then, not {config.wan.connections}; or events = false"
             )
-    for device in config.attached:
-        if device.repository not in known:
-            raise ValueError(f"attached {device.id}: there is no [[repository]] named {device.repository}")
-        if not known[device.repository].cms_roots:
-            raise ValueError(f"attached {device.id}: its repository {device.repository} needs cms_roots: who signs bundles")
     return config
 
 

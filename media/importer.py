@@ -39,13 +39,17 @@ _NOTHING = "nothing on it is meant for this gateway"
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """A medium that is here now. `label` is for people; `now` gives seconds since the epoch, `clock` never goes back."""
+    """A medium that is here now. `label` is for people; `now` gives seconds since the epoch, `clock` never goes back.
+
+    `left_in`: it was there when this process started.
+    """
 
     medium: Medium
     label: str
     writable: bool
     now: Callable[[], float]
     clock: Callable[[], float]
+    left_in: bool = False
 
 
 class Importer:
@@ -83,7 +87,14 @@ class Importer:
             Recognised(number=number, kind=each.kind, name=shown(each.parts), size_bytes=each.size_bytes)
             for number, each in enumerate(self._found)
         ]
-        return Offer(medium=self._intake.medium, visit=self._name, found=tuple(found), writable=self._visit.writable)
+        return Offer(
+            medium=self._intake.medium,
+            visit=self._name,
+            label=self._visit.label,
+            left_in=self._visit.left_in,
+            found=tuple(found),
+            writable=self._visit.writable,
+        )
 
     async def _serve(self) -> None:
         done: set[int] = set()

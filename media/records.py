@@ -115,10 +115,16 @@ class Recognised:
 @with_config(_IGNORE)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """What was recognised on a medium. `visit` differs each time that it is plugged in; wants of an earlier visit are void."""
+    """What was recognised on a medium. `visit` differs each time that it is plugged in; wants of an earlier visit are void.
+
+    `label` is for people. `left_in`: it was there already when its reader started, so nobody has plugged it in to have it tried
+    once more.
+    """
 
     medium: _Line
     visit: _Line
+    label: _Line = ""
+    left_in: bool = False
     found: Annotated[tuple[Recognised, ...], Field(max_length=MAX_CONTENTS)] = ()
     writable: bool = False
 
@@ -168,10 +174,14 @@ class Course(StrEnum):
 @with_config(_IGNORE)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeResult:
-    """One node that the content is for: what is wanted, what runs, and how it ended (empty while it goes on)."""
+    """One node that the content is for: what is wanted, what runs, and how it ended (empty while it goes on).
+
+    `action` is the number of what was ordered for it, 0 where it was refused at once.
+    """
 
     node: _Line
     wanted: _Line
+    action: _Count = 0
     runs: _Line = ""
     outcome: _Line = ""
     code: _Line = ""

@@ -5,9 +5,9 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from gateway.fleet.catalogue import RepositoryState
-from gateway.north.sources import TargetSource
-from gateway.north.upstream import Mirror
-from update.errors import UnknownTargetError
+from gateway.north.sources import TargetSource, Upstream
+from gateway.north.upstream import Lacking, Mirror
+from update.errors import FieldrelayError, UnknownTargetError
 from update.trust.verified import TargetInfo
 
 _SPREAD = 0.1
@@ -77,6 +77,17 @@ class Mirrors:
         if repository not in self._mirrors:
             raise UnknownTargetError(f"no repository {repository!r}; configured: {', '.join(self._mirrors) or 'none'}")
         return await self._refresh(self._mirrors[repository])
+
+    def leave(self, repository: str, visitor: Upstream) -> None:
+        """The visitor goes."""
+        self._mirrors[repository].leave(visitor)
+
+    async def visited(self, repository: str, visitor: Upstream, lacking: Lacking) -> Mapping[str, FieldrelayError]:
+        """`Mirror.visit`, and everybody who watches is told."""
+        try:
+            return await self._mirrors[repository].visit(visitor, lacking)
+        finally:
+            self._tell()
 
     async def run(self) -> None:
         """Restore what is on disk, then poll every repository until cancelled; intervals are spread by a tenth."""

@@ -10,6 +10,9 @@ Order (TUF 1.0, section 6.2; a reader or a power cut finds the old or the new re
 A `.zck` whose metadata pins its zchunk header is not fetched: the relay gets its chunks when they are asked for. A target
 that cannot be had or is refused is not listed here, its reason is, and the next refresh tries again. Without any
 upstream the repository stays as it was last verified.
+
+A *visitor* is an upstream that is here for a while (a stick). While it is visited, it alone is asked for metadata and bundles, by
+the same rules; as long as it is here it is the first that is asked for chunks.
 """
 
 import asyncio
@@ -45,6 +48,8 @@ Admit = Callable[[TargetInfo], Awaitable[None]]
 """Makes room for a target; `NoSpaceError` if there is none."""
 Shown = Callable[[str, Collection[TargetInfo]], None]
 """Told of the targets that a repository lists from now on."""
+Lacking = Callable[[Sequence[TargetInfo]], None]
+"""Told of the targets that are going to be fetched."""
 
 
 async def _always(_info: TargetInfo) -> None:
@@ -52,6 +57,10 @@ async def _always(_info: TargetInfo) -> None:
 
 
 def _unheard(_repository: str, _listed: Collection[TargetInfo]) -> None:
+    """Nobody wants to know."""
+
+
+def _unasked(_lacking: Sequence[TargetInfo]) -> None:
     """Nobody wants to know."""
 
 
@@ -86,6 +95,7 @@ class Mirror:
         self._repository = repository
         self._current = current
         self._preference = Preference(upstreams)
+        self._visitor: Upstream | None = None
         self._store = store
         self._hardware = tuple(hardware)
         self._inspect = inspect
@@ -115,7 +125,10 @@ class Mirror:
 
     def sources_of(self, info: TargetInfo) -> tuple[TargetSource, ...]:
         """Where the relay gets missing chunks of a target."""
-        return tuple(TargetSource(upstream, info, self._preference) for upstream in self._preference.order())
+        ordinary = tuple(TargetSource(upstream, info, self._preference) for upstream in self._preference.order())
+        if self._visitor is None:
+            return ordinary
+        return (TargetSource(self._visitor, info, Preference((self._visitor,))), *ordinary)
 
     def reachable(self) -> tuple[str, ...]:
         """The upstreams that could be reached when they were last asked."""
@@ -159,6 +172,26 @@ class Mirror:
                 await self._return_to_last()
         return self.state()
 
+    async def visit(self, visitor: Upstream, lacking: Lacking = _unasked) -> Mapping[str, FieldrelayError]:
+        """Take what a visitor brings; why targets of it were refused, by path. `leave` ends it, also after an error.
+
+        Errors: `TrustError` for metadata that is refused, and what the visitor raises; the repository is then as it was.
+        """
+        async with self._lock:
+            self._visitor = self._current.upstream = visitor
+            try:
+                refreshed = await self._repository.refresh()
+                self._trouble = None
+                return await self._show(refreshed, fetch=True, visitor=visitor, lacking=lacking)
+            except FieldrelayError:
+                await self._return_to_last()
+                raise
+
+    def leave(self, visitor: Upstream) -> None:
+        """The visitor goes, or has gone."""
+        if self._visitor is visitor:
+            self._visitor = None
+
     async def _ask(self) -> Refreshed:
         """Refresh from the first upstream that can."""
         trouble: FieldrelayError = NotFoundError(f"repository {self.name} has no upstream")
@@ -180,16 +213,18 @@ class Mirror:
         except FieldrelayError as error:
             _log.debug("mirror %s: nothing to return to: %s", self.name, error)
 
-    async def _show(self, refreshed: Refreshed, *, fetch: bool) -> None:
-        """Keep what is needed, publish the metadata, and let readers see it."""
+    async def _show(
+        self, refreshed: Refreshed, *, fetch: bool, visitor: Upstream | None = None, lacking: Lacking = _unasked
+    ) -> Mapping[str, FieldrelayError]:
+        """Keep what is needed, publish the metadata, and let readers see it; why targets were refused, by path."""
         listed: dict[str, TargetInfo] = {}
         refused: dict[str, FieldrelayError] = {}
-        for info in await self._repository.targets():
-            if not self._is_wanted(info):
-                continue
+        wanted = [info for info in await self._repository.targets() if self._is_wanted(info)]
+        lacking([info for info in wanted if self._store.find(info) is None])
+        for info in wanted:
             try:
                 if not _is_relayed(info):
-                    await self._keep(info, fetch=fetch)
+                    await self._keep(info, fetch=fetch, visitor=visitor)
                 listed[info.wire_path] = info
             except FieldrelayError as error:
                 _log.warning("mirror %s: %s: %s (%s)", self.name, info.path, error, error.code)
@@ -200,18 +235,19 @@ class Mirror:
         self._view = _View(dict(files), listed, refused, refreshed, self._now())
         self._inspected.intersection_update(listed.values())  # what comes back is inspected, and learned, again
         self._shown(self.name, listed.values())
+        return refused
 
     def _is_wanted(self, info: TargetInfo) -> bool:
         ids = info.custom.hw_ids
         return not self._hardware or not ids or any(each.accepts(ids) for each in self._hardware)
 
-    async def _keep(self, info: TargetInfo, *, fetch: bool) -> None:
+    async def _keep(self, info: TargetInfo, *, fetch: bool, visitor: Upstream | None) -> None:
         """Have a verified target in the store."""
         stored = await asyncio.to_thread(self._stored, info)
         if stored is None and not fetch:
             raise NotStoredError(f"{info.path} was not mirrored before; the next refresh fetches it")
         if stored is None:
-            await self._fetch(info)
+            await self._fetch(info, (visitor,) if visitor else self._preference.order())
         elif info not in self._inspected:
             await asyncio.to_thread(self._inspect, stored, info)
         self._inspected.add(info)
@@ -223,10 +259,10 @@ class Mirror:
             _log.debug("mirror %s: %s", self.name, error)
             return None
 
-    async def _fetch(self, info: TargetInfo) -> None:
+    async def _fetch(self, info: TargetInfo, upstreams: Sequence[Upstream]) -> None:
         """Staging, verification, store; from the first upstream that has what was signed."""
         await self._admit(info)
-        verified = await self._download(info)
+        verified = await self._download(info, upstreams)
         try:
             await asyncio.to_thread(self._inspect, verified.file, info)
         except (TrustError, BundleError):
@@ -234,9 +270,9 @@ class Mirror:
             raise
         await asyncio.to_thread(self._store.publish, verified)
 
-    async def _download(self, info: TargetInfo) -> VerifiedTarget:
+    async def _download(self, info: TargetInfo, upstreams: Sequence[Upstream]) -> VerifiedTarget:
         trouble: FieldrelayError = NotFoundError(f"{info.path} has no upstream")
-        for upstream in self._preference.order():
+        for upstream in upstreams:
             try:
                 return await self._download_from(upstream, info)
             except NotFoundError as error:  # it lacks this one: no reason to ask others first for the rest
@@ -264,7 +300,8 @@ class Mirror:
 
     def _failed(self, upstream: Upstream, error: FieldrelayError) -> FieldrelayError:
         _log.warning("mirror %s: upstream %s: %s (%s)", self.name, upstream.name, error, error.code)
-        self._preference.failed(upstream)
+        if upstream is not self._visitor:
+            self._preference.failed(upstream)
         return error
 
     def _note(self, error: FieldrelayError) -> None:

@@ -64,7 +64,7 @@ class Vouched:
         self._adoption = adoption
         self._repository = repository
         self._listed = listed
-        self._prove = prove
+        self.prove = prove
         self._proved: dict[Digest, Obtained] = {}
 
     def listed(self, sha256: Digest, length: int) -> tuple[TargetInfo, Obtained] | None:
@@ -110,7 +110,7 @@ class Vouched:
             return None
 
     async def _by_its_signature(self, info: TargetInfo, file: Path) -> Obtained:
-        bundle = await asyncio.to_thread(self._prove, file, info)
+        bundle = await asyncio.to_thread(self.prove, file, info)
         version = _version(bundle) or info.custom.version  # what was signed is what the node will say that it runs
         release = Release(info.repository, info.path, info.sha256, info.length, version, Provenance.CMS)
         fetched_from: tuple[Body, ...] = ()

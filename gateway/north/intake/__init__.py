@@ -1,0 +1,1 @@
+"""What comes by hand: judged, verified and published like everything else."""
