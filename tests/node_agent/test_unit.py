@@ -7,14 +7,16 @@ from pathlib import Path
 from node_agent.cli import DEFAULT_CONFIG, main
 from node_agent.config import NodeSection
 
-UNIT = Path(__file__).parents[2] / "configs" / "systemd" / "fieldrelay-node.service"
+UNITS = Path(__file__).parents[2] / "configs" / "systemd"
+UNIT = UNITS / "fieldrelay-node.service"
+DEVICE_UNIT = UNITS / "fieldrelay-agent@.service"
 MAX_AGENT_MIB = 128
 
 
-def service() -> configparser.SectionProxy:
+def service(unit: Path = UNIT) -> configparser.SectionProxy:
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     parser.optionxform = str  # type: ignore[assignment,method-assign]  # systemd's names have case
-    parser.read(UNIT)
+    parser.read(unit)
     return parser["Service"]
 
 
@@ -36,3 +38,14 @@ def test_the_agent_has_the_memory_that_it_needs() -> None:
 
 def test_a_folder_of_the_working_directory_cannot_shadow_our_packages() -> None:
     assert "PYTHONSAFEPATH=1" in service()["Environment"].split()
+
+
+def test_an_agent_of_a_device_beside_it_shares_neither_configuration_nor_state() -> None:
+    own, beside = service(), service(DEVICE_UNIT)
+    program, option, file, verb = shlex.split(beside["ExecStart"])
+    assert (Path(program).name, option, verb) == ("update", "--config", "agent")
+    assert file == "/etc/fieldrelay/devices/%i.toml"
+    assert beside["StateDirectory"] == "fieldrelay-device/%i"
+    assert own["StateDirectory"] not in Path(beside["StateDirectory"]).parts
+    assert "PYTHONSAFEPATH=1" in beside["Environment"].split()
+    assert beside["Restart"] == "on-failure"
