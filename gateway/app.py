@@ -26,6 +26,7 @@ from gateway.database.engine import Database, sqlite_url
 from gateway.fleet.attached.build import AttachedDevices, make_attached
 from gateway.fleet.build import Fleet, make_fleet
 from gateway.fleet.fitness import Fitness
+from gateway.fleet.interlocks import SiteInterlocks
 from gateway.fleet.intervals import Intervals
 from gateway.fleet.nodes import wanted_content
 from gateway.fleet.telling import Telling
@@ -120,7 +121,7 @@ async def _run(
     mirrors = _make_mirrors(ground, session, room, line=line, proofs=proofs, registry=registry)
     elsewhere = Elsewhere(config, ground.now)
     find = _find_verified(room.store, mirrors)
-    fleet = _make_fleet(ground, database, mirrors, elsewhere.telling, Fitness(BundleManifests(find, proofs)))
+    fleet = _make_fleet(ground, database, mirrors, elsewhere.telling, Fitness(BundleManifests(find, proofs)), find=find)
     async with fleet.presence.kept(), AsyncExitStack() as stack:
         origins = SignedOrigins(registry, session, name=pseudonym(), line=line)
         unlisted = _make_unlisted(ground, database, room, proofs, registry)
@@ -230,7 +231,7 @@ def _make_room(config: GatewayConfig, store: Store, database: Database) -> Room:
     return Room(store, quota_bytes=quota_bytes, reserve_bytes=reserve_bytes, repositories=repositories, wanted=wanted)
 
 
-def _make_fleet(ground: Ground, database: Database, mirrors: Mirrors, telling: Telling, fitness: Fitness) -> Fleet:
+def _make_fleet(ground: Ground, database: Database, mirrors: Mirrors, telling: Telling, fitness: Fitness, *, find: Find) -> Fleet:
     south = ground.config.south
     return make_fleet(
         database,
@@ -240,6 +241,8 @@ def _make_fleet(ground: Ground, database: Database, mirrors: Mirrors, telling: T
         stuck_after_s=south.stuck_after_s,
         verify_within_s=south.verify_within_s,
         fitness=fitness,
+        find=find,
+        interlocks=SiteInterlocks(ground.config.interlock),
     )
 
 

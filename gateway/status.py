@@ -15,6 +15,7 @@ from gateway.database.queries import actions, nodes, reports
 from gateway.database.records import Action, ActionState, Node, ReportRecord, Running
 from gateway.fleet.catalogue import AssignerState, Repositories, RepositoryState
 from gateway.fleet.intervals import Intervals
+from gateway.fleet.release_states import ReleaseState
 from gateway.words import share
 from update.trust.verified import Provenance
 
@@ -152,10 +153,16 @@ class GatewayState:
     routes: tuple[RouteState, ...] = ()
     assigners: tuple[AssignerState, ...] = ()
     prefetch: tuple[PrefetchState, ...] = ()
+    releases: tuple[ReleaseState, ...] = ()
 
 
 async def _nobody() -> tuple[AssignerState, ...]:
     """Everything is assigned here."""
+    return ()
+
+
+async def _none_released() -> tuple[ReleaseState, ...]:
+    """No coordinated release."""
     return ()
 
 
@@ -180,6 +187,7 @@ class Status:
         prefetch: Callable[[], Sequence[PrefetchState]] = tuple,
         last_seen: Callable[[Node], datetime] = attrgetter("last_seen"),
         attached: Callable[[], Mapping[str, str]] = dict,
+        releases: Callable[[], Awaitable[tuple[ReleaseState, ...]]] = _none_released,
     ) -> None:
         self._database = database
         self._repositories = repositories
@@ -194,6 +202,7 @@ class Status:
         self._prefetch = prefetch
         self._last_seen = last_seen
         self._attached = attached
+        self._releases = releases
 
     async def gateway(self) -> GatewayState:
         """The state of everything, now."""
@@ -208,6 +217,7 @@ class Status:
             routes=tuple(self._routes()),
             assigners=await self._assigners(),
             prefetch=tuple(self._prefetch()),
+            releases=await self._releases(),
         )
 
     async def nodes(self) -> tuple[NodeState, ...]:

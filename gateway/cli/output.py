@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from gateway.control.messages import AssignmentState
 from gateway.fleet.catalogue import AssignerState, RepositoryState
+from gateway.fleet.release_states import ReleaseState
 from gateway.setup import Made
 from gateway.status import GatewayState, NodeState, PrefetchState, RouteState
 from gateway.words import duration, size
@@ -41,6 +42,7 @@ def show_status(state: GatewayState) -> str:
         "",
         show_nodes(state.nodes, state.now),
         *(["", show_assigners(state.assigners, state.now)] if state.assigners else []),
+        *(["", show_releases(state.releases, state.now)] if state.releases else []),
         *(["", show_prefetch(state.prefetch)] if state.prefetch else []),
         *(["", show_routes(state.routes)] if state.routes else []),
     ]
@@ -76,6 +78,22 @@ def show_assigners(assigners: Sequence[AssignerState], now: datetime) -> str:
         for each in assigners
     ]
     return table(("ASSIGNER", "NODES", "CONTACT", "WAITING", "PROBLEM"), rows)
+
+
+def show_releases(releases: Sequence[ReleaseState], now: datetime) -> str:
+    """One line per coordinated release."""
+    rows = [
+        (
+            str(each.id),
+            f"{each.plan} {each.version}",
+            each.standing,
+            f"{sum(member.place in {'holding', 'new'} for member in each.members)} of {len(each.members)}",
+            _ago(each.created, now),
+            "; ".join([*each.broken, *([each.why] if each.why else [])]),
+        )
+        for each in releases
+    ]
+    return table(("RELEASE", "PLAN", "STATE", "ON NEW", "BEGUN", "PROBLEM"), rows)
 
 
 def show_prefetch(images: Sequence[PrefetchState]) -> str:

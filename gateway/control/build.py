@@ -11,6 +11,7 @@ from aiohttp import web
 
 from gateway.config import ControlSection
 from gateway.control.nodes import NodeControl
+from gateway.control.releases import ReleaseControl
 from gateway.control.reports import ReportControl
 from gateway.control.server import Control, Part, allowed_peers, control_application, listen
 from gateway.database.engine import Database
@@ -59,9 +60,11 @@ def make_control(database: Database, repositories: Repositories, store: StoreSiz
         assigners=site.shown.assigners,
         last_seen=fleet.presence.last_seen,
         attached=site.shown.attached,
+        releases=fleet.releases.current,
     )
     orders = Control(status, fleet.assigner, fleet.tokens, repositories, ChosenModes(database))
-    return [orders, NodeControl(fleet.ownership, fleet.accounts, fleet.confirmations), ReportControl(database)]
+    single = NodeControl(fleet.ownership, fleet.accounts, fleet.confirmations)
+    return [orders, single, ReleaseControl(fleet.releases), ReportControl(database)]
 
 
 @asynccontextmanager

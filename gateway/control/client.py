@@ -8,9 +8,10 @@ from typing import TypeVar
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, UnixConnector
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.control import messages, node_messages, report_messages
+from gateway.control import messages, node_messages, release_messages, report_messages
 from gateway.edge import Refusal
 from gateway.fleet.catalogue import RepositoryState
+from gateway.fleet.release_states import ReleaseState
 from gateway.status import GatewayState, NodeState
 from update.errors import FieldrelayError, ForbiddenError, ProtocolError, SlowError, UnreachableError
 
@@ -80,6 +81,27 @@ class ControlClient:
         """Have messages sent now; those that it was done for."""
         body = report_messages.RESEND_REQUEST.dump_json(request)
         return await self._call("POST", report_messages.RESEND, report_messages.REPORTS_REPLY, body)
+
+    async def start_release(self, request: release_messages.StartRequest) -> ReleaseState:
+        """Begin a release plan."""
+        body = release_messages.START_REQUEST.dump_json(request)
+        return await self._call("POST", release_messages.RELEASES, release_messages.RELEASE_REPLY, body)
+
+    async def releases(self) -> tuple[ReleaseState, ...]:
+        """The newest releases."""
+        return await self._call("GET", release_messages.RELEASES, release_messages.RELEASES_REPLY)
+
+    async def release(self, number: int) -> ReleaseState:
+        """One release."""
+        return await self._call("GET", release_messages.RELEASE.format(number=number), release_messages.RELEASE_REPLY)
+
+    async def command_release(
+        self, number: int, command: release_messages.ReleaseCommand, request: release_messages.CommandRequest
+    ) -> ReleaseState:
+        """Pause, resume or abort a release."""
+        path = release_messages.COMMAND.format(number=number, command=command)
+        body = release_messages.COMMAND_REQUEST.dump_json(request)
+        return await self._call("POST", path, release_messages.RELEASE_REPLY, body)
 
     async def _call(self, method: str, path: str, reply: TypeAdapter[_Reply], body: bytes = _NO_BODY) -> _Reply:
         status, data = await self._exchange(method, path, body)

@@ -125,6 +125,11 @@ class Releases:
             runs = await coordinations.newest(transaction, _SHOWN)
             return tuple([state_of(run, await look_at(transaction, run, self._last_seen)) for run in runs])
 
+    async def current(self) -> tuple[ReleaseState, ...]:
+        """Those that are under way, and the newest one whatever it ended as."""
+        newest = await self.states()
+        return tuple(each for number, each in enumerate(newest) if number == 0 or not each.ending)
+
     async def _state(self, transaction: Transaction, number: int) -> ReleaseState:
         run = await coordinations.known(transaction, number)
         return state_of(run, await look_at(transaction, run, self._last_seen))
