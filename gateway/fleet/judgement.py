@@ -4,9 +4,10 @@ Rules:
 
 1. An action succeeds only when it is known that the node runs the release after its restart. Who says so differs by client:
    our own agent proves it (`Told.proven`); SWUpdate closes an action only after its restart, from the state that it kept in
-   its bootloader (`ustate`); RAUC's updater and Zephyr close it right after writing, before they restart, so theirs means
-   *installed* and no more, until the node is seen in another boot with the expected version (`observe`). A RAUC that polls
-   by itself says nothing at all: it is seen to begin, and then in another boot.
+   its bootloader (`ustate`); RAUC's updater closes it right after writing, before the restart, so its word means *installed*
+   and no more, until the node is seen in another boot with the expected version (`observe`). So does that of Zephyr's client:
+   it tells late, at the first poll after its restart, and a success whichever image was started then (`tells_late`). A RAUC
+   that polls by itself says nothing at all: it is seen to begin, and then in another boot.
 2. `closed` with `none` is taken for success by hawkBit. Nobody said that it succeeded: here it is *installed*.
 3. SWUpdate answers a closed window by closing the action with success and the words "Skipped Update.": that ends nothing.
 4. Where two words of a node contradict each other (success, but rolled back) the worse one counts.
@@ -35,7 +36,7 @@ _AGENT_ENDS = {
     "refused": ActionOutcome.REFUSED,
     "rolled-back": ActionOutcome.ROLLED_BACK,
 }
-_BEFORE_RESTART = frozenset({ClientKind.RAUC, ClientKind.ZEPHYR})
+_NO_PROOF = frozenset({ClientKind.RAUC, ClientKind.ZEPHYR})
 
 _WAITS = {"prepared": Stage.PREPARED, "holding": Stage.HOLDING}
 _ON_ITS_WAY = frozenset({"fetching", "writing", "activating", "restarting", "reverting"})
@@ -138,8 +139,13 @@ def observe(action: Action, version: str, boot_id: str) -> Judgement:
     return Judgement(outcome=ActionOutcome.ROLLED_BACK, code="device.rolled-back", message=message)
 
 
+def tells_late(kind: ClientKind) -> bool:
+    """Whether a client says only after its restart that it has installed: the boot of the installation is an earlier one."""
+    return kind is ClientKind.ZEPHYR
+
+
 def _closed_well(kind: ClientKind, told: Told) -> Judgement:
-    if told.finished is not Finished.SUCCESS or kind in _BEFORE_RESTART:
+    if told.finished is not Finished.SUCCESS or kind in _NO_PROOF:
         return INSTALLED
     if kind is ClientKind.SWUPDATE:
         return NOTHING if _SKIPPED in told.details else _ended(ActionOutcome.SUCCESS, told)

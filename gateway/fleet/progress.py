@@ -28,6 +28,7 @@ from gateway.fleet.judgement import (
     observe,
     runs_in_circles,
     stage_of,
+    tells_late,
 )
 from gateway.fleet.presence import Presence
 from gateway.fleet.telling import NOBODY, Telling
@@ -192,7 +193,8 @@ class Progress:
     async def observe(self, node: str, version: str, boot_id: str) -> None:
         """A node was seen running `version` in this boot (empty: unknown), by something that it cannot have misconfigured.
 
-        A node that was installed in a boot that nobody knew is still in it while it is seen with another version.
+        A node that was installed in a boot that nobody knew is still in it while it is seen with another version. Of a client
+        that tells late, another version says nothing before it has told.
         """
         async with self._database.writing() as transaction:
             known = await _registered(transaction, node)
@@ -201,9 +203,11 @@ class Progress:
             if version and version != known.running.version:
                 await nodes.runs(transaction, node, version)
             for action in await actions.unfinished(transaction, node):
-                if action.installed is not None and version and version != action.release.version:
+                waits = tells_late(known.kind) and action.offered is not None and action.installed is None
+                other = bool(version) and version != action.release.version
+                if other and (waits or action.installed is not None):
                     await actions.mark_boot(transaction, action.id, boot_id)
-                judgement = observe(action, version, boot_id)
+                judgement = NOTHING if other and waits else observe(action, version, boot_id)
                 await book(transaction, self._telling, action, judgement, boot_id=boot_id, now=self._now())
 
     async def begins(self, node: str, action: int, boot_id: str) -> None:
@@ -231,7 +235,8 @@ class Progress:
         return None if found is None else Contact(*found)
 
     async def _book(self, transaction: Transaction, own: Action, node: Node, judgement: Judgement, told: Told) -> None:
-        await book(transaction, self._telling, own, judgement, boot_id=node.boot_id, now=self._now(), body=told.body)
+        boot_id = (own.boot_id if tells_late(node.kind) else "") or node.boot_id
+        await book(transaction, self._telling, own, judgement, boot_id=boot_id, now=self._now(), body=told.body)
 
     async def _keep(self, transaction: Transaction, action: Action, told: Told, judgement: Judgement) -> bool:
         """Keep a report once; beyond the quota only what ends the action is kept, so that no node can fill the disk.

@@ -7,6 +7,8 @@
   again. What they run is found out another way.
 - Every client gets one chunk with one artifact (RAUC's updater takes no more). SWUpdate and RAUC compare SHA-1 or MD5, and get
   their artifact below their own resource, where their token is good; our agent gets its by the repository's own path.
+- Zephyr's client reads no other `part` than hawkBit's old name of an application, and looks for `download-http` also where it
+  speaks TLS; of that link it takes the path only.
 - `?c=` changes whenever the document behind a link does.
 """
 
@@ -23,6 +25,7 @@ from update.wire.assignment import Assignment, Commit, Lost
 
 BASE: Final = "/DEFAULT/controller/v1/{node}"
 _INSTALLED_IS_OVER = frozenset({ClientKind.RAUC, ClientKind.ZEPHYR})
+_PART_OF_ZEPHYR = "bApp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +81,14 @@ def artifact(shown: Shown) -> ddi.Artifact:
     target, sums = target_of(shown.release), shown.sums
     path = f"softwaremodules/{shown.action.id}/artifacts/{target.base_name}"
     file, md5 = shown.place.link(path), shown.place.link(f"{path}.MD5SUM")
-    encrypted = shown.place.origin.startswith("https:")
+    links = ddi.ArtifactLinks(download=file, md5sum=md5)
+    if shown.kind is ClientKind.ZEPHYR or not shown.place.origin.startswith("https:"):
+        links = ddi.ArtifactLinks(download_http=file, md5sum_http=md5)
     return ddi.Artifact(
         filename=target.base_name,
         hashes=ddi.Hashes(sha256=shown.release.sha256, sha1=sums.sha1 if sums else None, md5=sums.md5 if sums else None),
         size=shown.release.length,
-        links=ddi.ArtifactLinks(download=file, md5sum=md5)
-        if encrypted
-        else ddi.ArtifactLinks(download_http=file, md5sum_http=md5),
+        links=links,
     )
 
 
@@ -130,4 +133,5 @@ def _chunk(shown: Shown) -> ddi.Chunk:
         by_repository = ddi.Link(href=f"{shown.place.origin}/repositories/{release.repository}/{target.wire_path}")
         file = file.model_copy(update={"links": ddi.ArtifactLinks(download=by_repository)})
         metadata = own.metadata()
-    return ddi.Chunk(part="os", version=release.version, name=target.base_name, artifacts=(file,), metadata=metadata)
+    part = _PART_OF_ZEPHYR if shown.kind is ClientKind.ZEPHYR else "os"
+    return ddi.Chunk(part=part, version=release.version, name=target.base_name, artifacts=(file,), metadata=metadata)
