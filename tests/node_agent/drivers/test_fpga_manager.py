@@ -11,7 +11,7 @@ from gateway.simulators.fpga import FpgaFaults
 from gateway.simulators.fpga_tree import NAME, FpgaTree, make_tree
 from node_agent.bootloaders.none import NoBootloader
 from node_agent.drivers.driver import SlotState, Surroundings
-from node_agent.drivers.fpga_manager import create
+from node_agent.drivers.fpga_manager import SysfsManager, create
 from node_agent.drivers.shelf.device import ShelfDevice
 from tests.builders.bundles import DEMO
 from tests.contract.devices import Release, quiet
@@ -101,6 +101,26 @@ async def test_a_bitstream_that_hangs_is_told_and_taken_back(bench: Bench) -> No
     await driver.revert()
     await driver.restart()
     assert bench.tree.version() == "1.0"
+
+
+async def test_after_a_load_whose_answer_was_lost_nobody_claims_to_know_what_runs(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = bench.driver(version_command=())
+    really = SysfsManager.write
+
+    async def lose(manager: SysfsManager, attribute: str, text: str) -> None:
+        await really(manager, attribute, text)
+        if attribute == "firmware":
+            raise BootloaderError("the answer was lost")
+
+    monkeypatch.setattr(SysfsManager, "write", lose)
+    with pytest.raises(BootloaderError):
+        await bench.try_out(driver)
+    assert (await driver._machine.look()).image is None
+    monkeypatch.setattr(SysfsManager, "write", really)
+    await driver.restart()
+    assert await _states(driver) == [(SlotState.CONFIRMED, False), (SlotState.PENDING, True)]
 
 
 async def test_an_fpga_that_is_another_one_is_refused_before_anything_is_loaded(bench: Bench) -> None:
