@@ -47,7 +47,7 @@ class Site:
 
     def start(self) -> None:
         self.registry, self.forms = Registry(["plant"]), Unlisted()
-        store, prove = self.ground.store, self.ground.vouched._prove
+        store, prove = self.ground.store, self.ground.vouched.prove
         self.adoption = Adoption(self.database, store, prove, self.registry, self.forms, clock=lambda: self.now_s)
         self.journal = self.folder / "joined.json"
         self.joining = Joining(store, prove, self.forms, JoinedPairs(Journal(Disk(), self.journal)))
