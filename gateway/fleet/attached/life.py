@@ -8,11 +8,13 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final
 
 BEAT_S: Final = 1.0
+_HANDS: Final = 4
+"""Further threads, for what blocks: few, since a service is granted only so many (`TasksMax`)."""
 Work = Callable[[Callable[[], None]], Coroutine[object, object, None]]
 
 
@@ -58,6 +60,7 @@ class Life:
 
     async def _live(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._loop.set_default_executor(ThreadPoolExecutor(_HANDS))
         self._task = asyncio.current_task()
         if self._stopping:
             return
