@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from pydantic.dataclasses import dataclass
 
 from node_agent.config import CheckSection, HealthSection, HookSection, KindSection, own_table
-from node_agent.drivers.registry import NO_BOOTLOADER, check_attached, check_pair, settled_bootloader, settled_driver
+from node_agent.drivers.registry import NO_BOOTLOADER, check_attached, check_pair, places, settled_bootloader, settled_driver
 from update.errors import ConfigurationError
 from update.provided import NO_OTHER_KEYS, HardwareText, Name, named_after
 from update.trust.verified import Provenance
@@ -66,11 +66,15 @@ class AttachedSection:
 
 
 def checked_attached(sections: tuple[AttachedSection, ...]) -> tuple[AttachedSection, ...]:
-    """Ids once each, drivers with the bootloaders that they need."""
+    """Ids once each, devices at places of their own, drivers with the bootloaders that they need."""
     ids = [section.id for section in sections]
     if doubled := sorted({each for each in ids if ids.count(each) > 1}):
         raise ValueError(f"each attached device has its own id; given twice: {', '.join(doubled)}")
+    taken: dict[str, str] = {}
     for section in sections:
+        for place in sorted(places(section.driver.kind, section.driver.options)):
+            if (first := taken.setdefault(place, section.id)) != section.id:
+                raise ValueError(f"{first} and {section.id} are both at {place}: each device needs a place of its own")
         try:
             check_pair(section.driver.kind, section.bootloader.kind)
         except ConfigurationError as error:

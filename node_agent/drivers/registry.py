@@ -25,7 +25,8 @@ class Kind:
     """Where a kind's configuration class and its maker are, as `module:name`.
 
     `switches`: a driver that needs no bootloader. `own_machine`: its device is the machine that the agent runs on, unless the
-    option `unless` is switched on.
+    option `unless` is switched on. `places`: groups of options that say where the device is, of which no two devices share one; a
+    group of which one is empty says nothing.
     """
 
     config: str
@@ -33,7 +34,10 @@ class Kind:
     switches: bool = False
     own_machine: bool = False
     unless: str = ""
+    places: tuple[tuple[str, ...], ...] = ()
 
+
+_IMAGES: Final = ("firmware_folder", "prefix")
 
 DRIVERS: Final[Mapping[str, Kind]] = {
     "linux": Kind("node_agent.drivers.linux:LinuxConfig", "node_agent.drivers.linux:LinuxDriver", own_machine=True),
@@ -52,14 +56,38 @@ DRIVERS: Final[Mapping[str, Kind]] = {
         "node_agent.drivers.swupdate_web.device:SwupdateWebConfig",
         "node_agent.drivers.swupdate_web.device:SwupdateWebDriver",
         switches=True,
+        places=(("url",),),
     ),
-    "fpga_flash": Kind("node_agent.drivers.fpga_flash:FpgaFlashConfig", "node_agent.drivers.fpga_flash:create", switches=True),
+    "fpga_flash": Kind(
+        "node_agent.drivers.fpga_flash:FpgaFlashConfig",
+        "node_agent.drivers.fpga_flash:create",
+        switches=True,
+        places=(("programmer",), ("chip_file",)),
+    ),
     "fpga_manager": Kind(
-        "node_agent.drivers.fpga_manager:FpgaManagerConfig", "node_agent.drivers.fpga_manager:create", switches=True
+        "node_agent.drivers.fpga_manager:FpgaManagerConfig",
+        "node_agent.drivers.fpga_manager:create",
+        switches=True,
+        places=(("root", "manager"), _IMAGES),
     ),
-    "mcuboot": Kind("node_agent.drivers.mcuboot:McubootConfig", "node_agent.drivers.mcuboot:McubootDriver", switches=True),
-    "command": Kind("node_agent.drivers.command:CommandConfig", "node_agent.drivers.command:create", switches=True),
-    "remoteproc": Kind("node_agent.drivers.remoteproc:RemoteprocConfig", "node_agent.drivers.remoteproc:create", switches=True),
+    "mcuboot": Kind(
+        "node_agent.drivers.mcuboot:McubootConfig",
+        "node_agent.drivers.mcuboot:McubootDriver",
+        switches=True,
+        places=(("port",), ("host", "udp_port")),
+    ),
+    "command": Kind(
+        "node_agent.drivers.command:CommandConfig",
+        "node_agent.drivers.command:create",
+        switches=True,
+        places=(("address",), ("archive",)),
+    ),
+    "remoteproc": Kind(
+        "node_agent.drivers.remoteproc:RemoteprocConfig",
+        "node_agent.drivers.remoteproc:create",
+        switches=True,
+        places=(("root", "processor"), _IMAGES),
+    ),
     "simulated": Kind(
         "node_agent.drivers.simulated:SimulatedConfig",
         "node_agent.drivers.simulated:SimulatedDriver",
@@ -97,6 +125,19 @@ def check_attached(driver: str, options: Mapping[str, object]) -> None:
     raise ConfigurationError(
         f"driver.kind: the driver {driver} updates the machine that it runs on; for devices of a gateway there are {attached}"
     )
+
+
+def places(driver: str, options: Mapping[str, object]) -> frozenset[str]:
+    """Where a driver's device is, for people: what it shares with no other. `options` are settled (`settled_driver`)."""
+    groups = [[(key, options.get(key)) for key in group] for group in _find(DRIVERS, "driver", driver).places]
+    whole = [group for group in groups if all(value not in {None, "", Path()} for _, value in group)]
+    return frozenset(", ".join(f"{key} = {_real(value)}" for key, value in group) for group in whole)
+
+
+def _real(value: object) -> str:
+    """A path of the system by its own name: serial ports have several."""
+    text = str(value)
+    return str(Path(text).resolve()) if text.startswith("/") else text
 
 
 def settled_driver(kind: str, options: Mapping[str, object], folder: Path) -> dict[str, object]:

@@ -30,6 +30,18 @@ hardware = "motor:1"
 repository = "v"
 driver = { kind = "mcuboot", mcuboot = { host = "192.0.2.7", image_key = "motor.pem" } }
 """
+CPU = """[[attached]]
+id = "cpu-1"
+hardware = "cpu:1"
+repository = "v"
+driver = { kind = "remoteproc", remoteproc = { boot_firmware = "boot.elf", processor = "remoteproc0" } }
+"""
+DRIVE = """[[attached]]
+id = "drive-1"
+hardware = "drive:1"
+repository = "v"
+driver = { kind = "command", command = { program = ["flash"], address = "can0:7e0", settings = { level = "1" } } }
+"""
 DRY = """[[attached]]
 id = "dry-1"
 hardware = "demo:1"
@@ -86,6 +98,12 @@ def test_the_settled_options_make_the_driver(tmp_path: Path) -> None:
         (DRY.replace("fresh = true", "frsh = true"), r"attached\[0\]\.bootloader: bootloader\.simulated\.frsh"),
         (DRY.replace("restarts = true", ""), r"driver\.simulated\.restarts must be true"),
         (MOTOR.replace("mcuboot", "linux"), r"the driver linux updates the machine that it runs on"),
+        (MOTOR + MOTOR.replace("motor-1", "motor-2"), r"motor-1 and motor-2 are both at host = 192\.0\.2\.7, udp_port = 1337"),
+        (
+            CPU + CPU.replace("cpu-1", "cpu-2").replace("remoteproc0", "remoteproc1"),
+            r"both at firmware_folder = .*, prefix = fieldrelay-",
+        ),
+        (DRIVE + DRIVE.replace("drive-1", "drive-2"), r"drive-1 and drive-2 are both at address = can0:7e0"),
         (MOTOR + MOTOR, r"attached: each attached device has its own id; given twice: motor-1"),
         (MOTOR.replace('repository = "v"', 'repository = "w"'), r"attached motor-1: there is no \[\[repository\]\] named w"),
         (MOTOR + "health = { gateway = true }\n", r"health\.gateway"),
@@ -97,6 +115,13 @@ def test_the_settled_options_make_the_driver(tmp_path: Path) -> None:
 def test_a_mistake_is_refused_by_its_key(text: str, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         parsed(text)
+
+
+def test_devices_at_places_of_their_own_stand_side_by_side() -> None:
+    second = MOTOR.replace("motor-1", "motor-2").replace('host = "192.0.2.7"', 'host = "192.0.2.8"')
+    cpu = CPU.replace("cpu-1", "cpu-2").replace('"remoteproc0"', '"remoteproc1", prefix = "second-"')
+    drive = DRIVE.replace("drive-1", "drive-2").replace("7e0", "7e1")
+    assert len(parsed(MOTOR + second + CPU + cpu + DRIVE + drive).attached) == 6
 
 
 def test_a_repository_that_names_no_signers_is_none_for_a_device() -> None:
