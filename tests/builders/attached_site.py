@@ -46,6 +46,10 @@ class AttachedSite(Appliance):
         custom = {"version": version, "hwIds": [hardware], "releaseCounter": counter}
         self._builder.add_target(f"devices/{name}", file.read_bytes(), custom)
 
+    def publish_plan(self, name: str, version: str, content: bytes) -> None:
+        """A release plan."""
+        self._builder.add_target(f"plans/{name}-{version}.plan.json", content, {"version": version})
+
     async def make(self, *sections: str) -> None:
         """Publish, and set the gateway up."""
         self._builder.publish()
