@@ -1,0 +1,93 @@
+"""Which media are taken: a decision over what the system says of a device and what the site's file allows.
+
+1. Only file systems of the list, only block devices with one, and no more bytes than the limit.
+2. A USB device that is anything besides mass storage (a keyboard, a network card) is refused where `only_storage` holds: a stick
+   that types is an attack.
+3. The first `[[allow]]` whose patterns all fit takes the medium; if none does, `unknown` says what becomes of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from fnmatch import fnmatchcase
+
+from media.config import AllowSection, PolicySection, Unknown
+from update.errors import MediumRefusedError
+
+MASS_STORAGE = "08"
+"""The class of a USB interface (USB Mass Storage Class, overview 1.4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A block device as the system describes it; empty where it says nothing. `name` is that of the kernel, such as `sda1`.
+
+    `interfaces` are the classes of the USB device's interfaces, two hexadecimal digits each. `size_bytes` is 0 if unknown.
+    """
+
+    name: str
+    node: str
+    bus: str = ""
+    vendor: str = ""
+    serial: str = ""
+    label: str = ""
+    filesystem: str = ""
+    filesystem_id: str = ""
+    port: str = ""
+    interfaces: tuple[str, ...] = ()
+    size_bytes: int = 0
+    read_only: bool = False
+
+
+class Taken(StrEnum):
+    """What is done with a medium."""
+
+    IMPORT = "import"
+    SHOW = "show"
+    IGNORE = "ignore"
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What is done with it, by which section (None: by none)."""
+
+    taken: Taken
+    allow: AllowSection | None = None
+
+
+def rule(device: Device, policy: PolicySection, allowed: Sequence[AllowSection]) -> Ruling:
+    """Judge a device. Errors: `MediumRefusedError` says why it is refused whatever the sections say."""
+    if device.filesystem not in policy.filesystems and device.filesystem != "crypto_LUKS":
+        raise MediumRefusedError(
+            f"{device.node} holds {device.filesystem or 'no file system that is known'}; "
+            f"{', '.join(policy.filesystems)} are read here: format the stick as one of them"
+        )
+    if device.size_bytes > policy.max_bytes:
+        raise MediumRefusedError(f"{device.node} has {device.size_bytes} bytes, at most {policy.max_bytes} are allowed")
+    others = sorted(set(device.interfaces) - {MASS_STORAGE})
+    if policy.only_storage and others:
+        raise MediumRefusedError(
+            f"{device.node} is also a USB device of class {', '.join(others)}, as attacks are; use a plain stick, or only_storage = "
+            "false"
+        )
+    for section in allowed:
+        if _fits(device, section):
+            return Ruling(Taken.IMPORT, section)
+    match policy.unknown:
+        case Unknown.IMPORT:
+            return Ruling(Taken.IMPORT)
+        case Unknown.SHOW:
+            return Ruling(Taken.SHOW)
+        case Unknown.IGNORE:
+            return Ruling(Taken.IGNORE)
+
+
+def _fits(device: Device, section: AllowSection) -> bool:
+    pairs = (
+        (device.bus, section.bus),
+        (device.vendor, section.vendor),
+        (device.serial, section.serial),
+        (device.label, section.label),
+        (device.port, section.port),
+    )
+    return all(fnmatchcase(value, pattern) for value, pattern in pairs)
