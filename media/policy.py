@@ -66,10 +66,8 @@ def rule(device: Device, policy: PolicySection, allowed: Sequence[AllowSection])
         raise MediumRefusedError(f"{device.node} has {device.size_bytes} bytes, at most {policy.max_bytes} are allowed")
     others = sorted(set(device.interfaces) - {MASS_STORAGE})
     if policy.only_storage and others:
-        raise MediumRefusedError(
-            f"{device.node} is also a USB device of class {', '.join(others)}, as attacks are; use a plain stick, or only_storage = "
-            "false"
-        )
+        classes = ", ".join(others)
+        raise MediumRefusedError(f"{device.node} is also a USB device of class {classes}, as attacks are; use a plain stick")
     for section in allowed:
         if _fits(device, section):
             return Ruling(Taken.IMPORT, section)
