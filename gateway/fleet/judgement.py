@@ -11,8 +11,9 @@ Rules:
 2. `closed` with `none` is taken for success by hawkBit. Nobody said that it succeeded: here it is *installed*.
 3. SWUpdate answers a closed window by closing the action with success and the words "Skipped Update.": that ends nothing.
 4. Where two words of a node contradict each other (success, but rolled back) the worse one counts.
-5. A client that keeps no state installs the same release again and again. The second beginning after an installation shows
-   it (`runs_in_circles`); the action is cancelled then, and ends as unverified.
+5. A client that keeps no state installs the same release again and again. What begins after two installations shows it
+   (`runs_in_circles`); the action is cancelled then, and ends as unverified. After one it may be the next attempt: SWUpdate
+   2022.12 at times says "All Chunks Installed." before its installer has woken, which then fails and is asked once more.
 6. SWUpdate says at its start what became of an update that it kept in mind, about whatever action is open then
    (`server_handle_initial_state`): one that came by hand, or before. Of an action that it never began this says nothing
    (`is_said_at_start`).
@@ -20,7 +21,7 @@ Rules:
 The words of SWUpdate are those of 2022.12 (`suricatta/server_hawkbit.c`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from gateway.database.records import Action, ActionOutcome, ClientKind, Handling, Stage
@@ -29,6 +30,7 @@ from update.wire.ddi import Execution, Finished
 _SKIPPED = "Skipped Update."
 _ALL_INSTALLED = "All Chunks Installed."
 _AT_START = frozenset({"Update Installed.", "Update Failed."})
+_A_CIRCLE = 2
 _BEGINS = "Installing Update Chunk Artifacts."
 _AGENT_ENDS = {
     "cancelled": ActionOutcome.CANCELLED,
@@ -114,9 +116,10 @@ def judge_cancel(told: Told) -> ActionOutcome | None:
     return ActionOutcome.FAILURE if told.finished is Finished.FAILURE else ActionOutcome.CANCELLED
 
 
-def runs_in_circles(kind: ClientKind, action: Action, told: Told) -> bool:
-    """Whether a client begins once more what it had installed (rule 5)."""
-    return kind is ClientKind.SWUPDATE and action.installed is not None and _BEGINS in told.details
+def runs_in_circles(kind: ClientKind, said: Iterable[Collection[str]], told: Told) -> bool:
+    """Whether a client begins once more what it said twice that it installed (rule 5); `said` are the lines of each report."""
+    again = kind is ClientKind.SWUPDATE and _BEGINS in told.details
+    return again and sum(_ALL_INSTALLED in lines for lines in said) >= _A_CIRCLE
 
 
 def is_said_at_start(kind: ClientKind, told: Told) -> bool:

@@ -172,7 +172,7 @@ class Progress:
                 await actions.mark_stage(transaction, action, stage, now=self._now())
             if not await self._keep(transaction, own, told, judgement):
                 return
-            if runs_in_circles(known.kind, own, told):
+            if own.installed is not None and runs_in_circles(known.kind, await _said(transaction, action), told):
                 _LOG.warning("node %s begins action %s once more: it is told to stop", node, action)
                 await actions.mark_cancelling(transaction, action, superseded_by=None)
             await self._book(transaction, own, known, judgement, told)
@@ -279,6 +279,10 @@ class Progress:
 async def _was_begun(transaction: Transaction, action: int) -> bool:
     said = await reports.newest(transaction, action, MAX_REPORTS)
     return any(report.execution == Execution.PROCEEDING for report in said)
+
+
+async def _said(transaction: Transaction, action: int) -> list[tuple[str, ...]]:
+    return [report.details for report in await reports.newest(transaction, action, MAX_REPORTS)]
 
 
 def _about(told: Told, action: Action) -> Told:

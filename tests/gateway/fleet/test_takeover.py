@@ -248,7 +248,7 @@ async def test_a_node_in_circles_is_stopped_and_its_update_is_unverified(elsewhe
     await elsewhere.takeover.take("n1", wish())
     action = await elsewhere.find()
     await elsewhere.progress.offer("n1", action.id)
-    for _ in range(2):
+    for _ in range(3):
         assert (await elsewhere.find()).state is ActionState.OPEN
         await elsewhere.feedback("Installing Update Chunk Artifacts.")
         await elsewhere.feedback("All Chunks Installed.")

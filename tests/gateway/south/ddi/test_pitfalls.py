@@ -187,9 +187,10 @@ async def test_head_tells_the_length(site: Site, node: str) -> None:
 async def test_a_client_that_runs_in_circles_is_told_to_stop(site: Site) -> None:
     action = await site.want("swupdate")
     await site.file("swupdate")
-    for words in (BEGINS, WRITTEN):
-        assert await site.say("swupdate", action, "proceeding", "none", words) == 200
-    assert "deploymentBase" in await site.links("swupdate")
+    for time in ("first", "second"):
+        for words in (BEGINS, WRITTEN):
+            assert await site.say("swupdate", action, "proceeding", "none", words, time) == 200
+        assert "deploymentBase" in await site.links("swupdate")
     assert await site.say("swupdate", action, "proceeding", "none", BEGINS, "once more") == 200
     stop = (await site.links("swupdate"))["cancelAction"]
     done = {"status": {"execution": "closed", "result": {"finished": "success"}, "details": ["cancellation acknowledged."]}}
@@ -198,6 +199,19 @@ async def test_a_client_that_runs_in_circles_is_told_to_stop(site: Site) -> None
     assert end is not None
     assert end.outcome is ActionOutcome.UNVERIFIED
     assert "deploymentBase" not in await site.links("swupdate")
+
+
+async def test_a_failure_after_a_word_that_came_too_early_is_a_failure(site: Site) -> None:
+    action = await site.want("swupdate")
+    await site.file("swupdate")
+    for words in (BEGINS, WRITTEN):
+        assert await site.say("swupdate", action, "proceeding", "none", words) == 200
+    assert await site.say("swupdate", action, "proceeding", "none", BEGINS, "the next attempt") == 200
+    assert "deploymentBase" in await site.links("swupdate")
+    assert await site.say("swupdate", action, "closed", "failure", "No suitable .swu image found") == 200
+    end = (await site.find(action)).end
+    assert end is not None
+    assert end.outcome is ActionOutcome.FAILURE
 
 
 async def test_the_link_stays_until_the_result_is_in(site: Site) -> None:
