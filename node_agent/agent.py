@@ -30,6 +30,7 @@ from node_agent.decisions import (
     heard,
     is_bound,
     is_word_of,
+    kept_out,
     lost,
     objection,
     put_aside,
@@ -45,8 +46,8 @@ from node_agent.reports import Reports
 from node_agent.source import Cancel, Offer, Source
 from node_agent.states import TRIES, Outcome, Running, State
 from node_agent.steps import Steps, environment
-from node_agent.telling import NOTHING, Note, Telling
-from update.errors import FieldrelayError, LostDecisionError, StateError, WireError
+from node_agent.telling import NOTHING, Note, Telling, kept_on_trial
+from update.errors import FieldrelayError, InterlockError, StateError, WireError
 from update.store.journal import Journal
 from update.wire.assignment import Commit
 
@@ -177,9 +178,9 @@ class Agent:
             case State.PREPARED:
                 following = await self._stay_prepared()
             case State.ACTIVATING:
-                following = await self._steps.activate(entry)
+                following = await self._locked() or await self._steps.activate(entry)
             case State.RESTARTING:
-                following = await self._follow(await self._steps.restart())
+                following = await self._restart()
             case State.TESTING:
                 await self._steps.test(entry)
                 following = well(entry, self._countdown.begin(entry.hold_s))
@@ -233,10 +234,8 @@ class Agent:
     async def _stay_prepared(self) -> Entry | Turn:
         """Written; until it is decided that all devices of this update may go on."""
         following = await self._ask() if self._entry.commit is Commit.PREPARE else self._entry
-        if following.state is not State.PREPARED:
-            return following
-        if following.commit is Commit.PREPARE:
-            return Turn.HELD
+        if following.state is not State.PREPARED or following.commit is Commit.PREPARE:
+            return following if following.state is not State.PREPARED else Turn.HELD
         self._steps.require_hold(following)
         return following.enter(State.ACTIVATING)
 
@@ -252,14 +251,39 @@ class Agent:
             return Turn.HELD
         if (back := lost(following)) is not None:
             return back
-        message = f"no word from the assigner for {following.hold_s} s; kept on trial, as was ordered"
-        self._telling.remark(following, Note(LostDecisionError.code, message))
+        self._telling.remark(following, kept_on_trial(following))
         return Turn.HELD
 
     async def _revert(self) -> Entry | Turn:
+        if self._steps.interlocks.waiting and (waiting := await self._locked()) is not None:
+            return waiting
         if await self._steps.revert(self._entry) is not Running.TARGET:
             return rolled_back(self._entry)
-        return await self._follow(await self._steps.restart())
+        return await self._restart()
+
+    async def _restart(self) -> Entry | Turn:
+        return await self._locked() or await self._follow(await self._steps.restart())
+
+    async def _locked(self) -> Entry | Turn | None:
+        """None where every interlock is open right now; else a wait, or what the wait comes to."""
+        interlocks = self._steps.interlocks
+        told = {**environment(self._entry), "FIELDRELAY_STATE": self._entry.state}
+        while (shut := await interlocks.shut(told)) is None:
+            if not interlocks.waiting:
+                return None
+            interlocks.end()
+            self._amend(self._entry.again())  # from here on it is a try; read again, for writing this took its time
+        if not interlocks.waiting:
+            interlocks.wait()
+            self._amend(replace(self._entry, tries=max(0, self._entry.tries - 1)))
+        if self._entry.state is not State.REVERTING:
+            if (following := await self._ask()).state is not self._entry.state:
+                return following
+            if interlocks.waited_too_long(shut):
+                return kept_out(self._entry, shut.error())
+        note = Note(InterlockError.code, interlocks.words(shut))
+        self._telling.remark(self._entry, note, f"{note.message}: {shut.reason}")
+        return Turn.WAITING
 
     async def _follow(self, restart: Restart) -> Entry | Turn:
         match restart:
@@ -356,6 +380,7 @@ class Agent:
         if entry.state is not self._entry.state:
             _LOG.info("%s -> %s (action %s)", self._entry.state, entry.state, entry.action)
             self._telling.note = NOTHING
+            self._steps.interlocks.end()
         self._journal.write(entry_to_mapping(entry), version=journal_version(entry))
         self._entry = entry
         self._telling.entered()
@@ -365,10 +390,9 @@ class Agent:
 
     def _amend(self, entry: Entry) -> None:
         """The same state, with something more known: it is written down before it counts."""
-        if entry == self._entry:
-            return
-        self._journal.write(entry_to_mapping(entry), version=journal_version(entry))
-        self._entry = entry
+        if entry != self._entry:
+            self._journal.write(entry_to_mapping(entry), version=journal_version(entry))
+            self._entry = entry
 
     def _progress(self, done: int, total: int) -> None:
         self._telling.moved(done, total)

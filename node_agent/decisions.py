@@ -13,6 +13,7 @@ from update.errors import (
     DeviceError,
     FenceError,
     FieldrelayError,
+    InterlockError,
     LostDecisionError,
     ReadBackError,
     RolledBackError,
@@ -190,6 +191,13 @@ def well(entry: Entry, hold_until: int) -> Entry:
         case Commit.ABORT:
             return _decided(entry)
     assert_never(entry.commit)
+
+
+def kept_out(entry: Entry, error: InterlockError) -> Entry:
+    """What follows when an interlock stayed shut for too long before a restart into the new version."""
+    if entry.state is State.ACTIVATING:
+        return entry.enter(State.REPORTING).ended(Outcome.FAILED, error.code, str(error))
+    return entry.enter(State.REVERTING).because(error.code, str(error))
 
 
 def lost(entry: Entry) -> Entry | None:

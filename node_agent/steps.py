@@ -6,7 +6,7 @@ nothing here writes the journal.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 from uuid import uuid4
 
@@ -14,6 +14,7 @@ from node_agent.decisions import put_aside, written
 from node_agent.drivers.driver import ChunkSource, Driver, Restart, SlotState, SlotStatus, bundle_identity
 from node_agent.health import Health
 from node_agent.hooks import Hooks, Moment
+from node_agent.interlocks import Interlocks
 from node_agent.record import Entry, Release
 from node_agent.source import Offer
 from node_agent.states import Outcome, Running, State
@@ -70,6 +71,7 @@ class Steps:
     health: Health
     hooks: Hooks
     floor: Confirmations
+    interlocks: Interlocks = field(default_factory=Interlocks)
 
     async def look(self, entry: Entry) -> Running:
         """What runs, seen from the update of `entry`."""

@@ -9,32 +9,29 @@ import logging
 from dataclasses import dataclass, replace
 
 from node_agent.decisions import report_of
-from node_agent.record import MAX_MESSAGE_CHARACTERS, Entry, Report
+from node_agent.record import MAX_MESSAGE_CHARACTERS, Entry
 from node_agent.reports import Reports, report_id
 from node_agent.source import Source
-from update.errors import WireError
+from update.errors import LostDecisionError, WireError
 
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Why a state lasts; empty: nothing to say. Not kept: after a restart it is found anew."""
+    """Why a state lasts; empty: nothing to say. It is told once, and again when it changes. Lost in a restart, and found anew."""
 
     code: str = ""
     message: str = ""
 
-    @property
-    def words(self) -> tuple[str, ...]:
-        """For the name of the report."""
-        return (self.code, self.message) if self.message else ()
-
-    def on(self, report: Report) -> Report:
-        """`report` with it."""
-        return replace(report, code=self.code, message=self.message[:MAX_MESSAGE_CHARACTERS]) if self.message else report
-
 
 NOTHING = Note()
+
+
+def kept_on_trial(entry: Entry) -> Note:
+    """What is said of a trial whose time is over and which was ordered to be kept."""
+    message = f"no word from the assigner for {entry.hold_s} s; kept on trial, as was ordered"
+    return Note(LostDecisionError.code, message)
 
 
 class Telling:
@@ -47,6 +44,7 @@ class Telling:
         self._tell_s = tell_s
         self._moved = (0, 0)
         self.note = NOTHING
+        self._said = ""
 
     def entered(self) -> None:
         """A state begins: no byte has moved in it."""
@@ -59,15 +57,17 @@ class Telling:
     def progress(self, entry: Entry) -> None:
         """Queue where the update is."""
         done, total = self._moved
-        name = report_id(self._node, entry.action, entry.fence, entry.state, entry.tries, done, *self.note.words)
-        self._reports.add(self.note.on(replace(report_of(entry, name), done=done, total=total)))
+        said = (self.note.code, self.note.message) if self.note.message else ()
+        name = report_id(self._node, entry.action, entry.fence, entry.state, entry.tries, done, *said)
+        report = replace(report_of(entry, name), done=done, total=total)
+        self._reports.add(replace(report, code=self.note.code, message=self._said) if said else report)
 
-    def remark(self, entry: Entry, note: Note) -> None:
-        """Say once why the state lasts."""
+    def remark(self, entry: Entry, note: Note, words: str = "") -> None:
+        """Say once why the state lasts, in these `words`, which may differ each time; without any, in those of the note."""
         if note == self.note:
             return
-        self.note = note
-        _LOG.warning("%s of action %s: %s (%s)", entry.state, entry.action, note.message, note.code)
+        self.note, self._said = note, (words or note.message)[:MAX_MESSAGE_CHARACTERS]
+        _LOG.warning("%s of action %s: %s (%s)", entry.state, entry.action, self._said, note.code)
         self.progress(entry)
 
     def result(self, entry: Entry) -> None:

@@ -7,6 +7,7 @@ from node_agent.agent import Agent, Pace, Turn
 from node_agent.countdown import Countdown
 from node_agent.health import Health, Patience
 from node_agent.hooks import Hooks
+from node_agent.interlocks import Interlocks
 from node_agent.record import entry_from_mapping
 from node_agent.reports import Reports
 from node_agent.source import Offer
@@ -42,6 +43,7 @@ class Node:
     floor: MemoryFloor = field(default_factory=MemoryFloor)
     check: Well = field(default_factory=Well)
     hooks: Hooks = field(default_factory=Hooks)
+    locks: Interlocks = field(default_factory=Interlocks)
     look_s: float = 30.0
     time: Time = field(default_factory=Time)
 
@@ -50,7 +52,7 @@ class Node:
         return Agent(
             node="n1",
             journal=Journal(Disk(), self.folder / "journal.json"),
-            steps=Steps(self.device, self.supply, Health([self.check], patience), self.hooks, self.floor),
+            steps=Steps(self.device, self.supply, Health([self.check], patience), self.hooks, self.floor, self.locks),
             source=self.source,
             reports=Reports(Journal(Disk(), self.folder / "reports.json"), now_ms=lambda: 1),
             pace=Pace(look_s=self.look_s, tell_s=30, retry_s=0),

@@ -1,0 +1,107 @@
+"""A device is not restarted while the machine runs: neither into a new version, nor back."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from node_agent.agent import Turn
+from node_agent.interlocks import InputCheck, Interlock, Interlocks
+from node_agent.source import Cancel, Offer
+from node_agent.states import Outcome, State
+from tests.node_agent.doubles import Assigner, Device, Supply, Well
+from tests.node_agent.node import ORDER, Node
+from update.wire.assignment import Commit
+
+
+@pytest.fixture
+def stopped() -> Well:
+    return Well()
+
+
+@pytest.fixture
+def node(tmp_path: Path, stopped: Well) -> Node:
+    made = Node(tmp_path, Device(), Supply(tmp_path), Assigner([ORDER]))
+    made.locks = Interlocks([Interlock("press-stopped", stopped, 600)], lambda: made.time.monotonic_s)
+    return made
+
+
+async def test_a_shut_interlock_is_waited_for_before_the_trial_and_named(node: Node, stopped: Well) -> None:
+    stopped.reason = "the press runs"
+    agent = node.start()
+    assert await agent.turn() is Turn.WAITING
+    assert await agent.turn() is Turn.WAITING
+    assert (agent.entry.state, agent.entry.tries, node.device.calls) == (State.ACTIVATING, 0, ["write"])
+    assert node.source.reports[-1].code == "device.interlock"
+    assert node.source.reports[-1].message == "waiting for interlock press-stopped: scripted the press runs"
+    stopped.reason = None
+    assert await agent.turn() is Turn.EXIT
+    assert node.device.calls == ["write", "activate", "restart"]
+
+
+async def test_it_is_read_again_right_before_the_restart(node: Node, stopped: Well) -> None:
+    stopped.answers, stopped.reason = [None], "the press runs again"
+    agent = node.start()
+    assert await agent.turn() is Turn.WAITING
+    assert (agent.entry.state, node.device.calls) == (State.RESTARTING, ["write", "activate"])
+
+
+async def test_starts_of_the_agent_while_it_waits_are_no_tries(node: Node, stopped: Well) -> None:
+    stopped.reason = "the press runs"
+    for _ in range(8):
+        node.locks = Interlocks([Interlock("press-stopped", stopped, 600)])
+        assert await node.start().turn() is Turn.WAITING
+    stopped.reason = None
+    await node.run()
+    assert node.source.results[0].outcome is Outcome.CONFIRMED
+
+
+async def test_a_way_back_waits_for_ever_without_restarting_a_machine_that_runs(node: Node, stopped: Well) -> None:
+    agent = node.start()
+    assert await agent.turn() is Turn.EXIT
+    node.device.power_on()
+    node.check.reason, stopped.reason = "down", "the press runs"
+    agent = node.start()
+    for _ in range(9):
+        assert await agent.turn() is Turn.WAITING
+        node.time.passes(10_000)
+    assert (agent.entry.state, node.device.calls[-1]) == (State.REVERTING, "revert")
+    stopped.reason = None
+    assert await agent.turn() is Turn.EXIT
+
+
+@pytest.mark.parametrize(
+    ("first", "state", "outcome"), [([], State.ACTIVATING, Outcome.FAILED), ([None], State.RESTARTING, Outcome.ROLLED_BACK)]
+)
+async def test_before_a_new_version_the_wait_has_an_end(
+    node: Node, stopped: Well, first: list[str | None], state: State, outcome: Outcome
+) -> None:
+    stopped.answers, stopped.reason = first, "the press runs"
+    agent = node.start()
+    assert await agent.turn() is Turn.WAITING
+    assert agent.entry.state is state
+    node.time.passes(601)
+    assert await agent.turn() is Turn.ENDED
+    assert "restart" not in node.device.calls
+    assert (node.source.results[0].outcome, node.source.results[0].code) == (outcome, "device.interlock")
+
+
+@pytest.mark.parametrize("stop", [Cancel("7", "c7"), replace(ORDER, commit=Commit.ABORT)])
+async def test_a_wait_can_be_ended_from_outside(node: Node, stopped: Well, stop: Offer | Cancel) -> None:
+    node.source.orders = [replace(ORDER, commit=Commit.HOLD)]
+    stopped.reason = "the press runs"
+    agent = node.start()
+    assert await agent.turn() is Turn.WAITING
+    node.source.orders = [stop]
+    assert await agent.turn() is Turn.ENDED
+    assert node.source.results[0].outcome is Outcome.CANCELLED
+
+
+async def test_an_input_is_open_only_with_its_value(tmp_path: Path) -> None:
+    check = InputCheck(tmp_path / "value", "1")
+    assert "cannot be read" in (await check.failure({}) or "")
+    check.path.write_text("1\n")
+    assert await check.failure({}) is None
+    check.path.write_text("0\n")
+    assert "must be '1'" in (await check.failure({}) or "")
+    assert "no file" in (await InputCheck(tmp_path, "1").failure({}) or "")
