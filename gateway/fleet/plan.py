@@ -67,9 +67,7 @@ def _notes(schedule: Schedule, moving: Mapping[str, Player]) -> Iterator[str]:
     for number, step in enumerate(schedule.steps, 1):
         final = [each.id for each in step if each.revert is Revert.NONE]
         if final:
-            kept = schedule.kept_with(final) - {*final}
-            with_them = f", and with it {named(kept)}, which it requires" if kept else ""
-            yield f"step {number}: {named(final)} cannot go back; after a failure later on it stays as it is{with_them}"
+            yield f"step {number}: {named(final)} cannot go back; once it was tried only completion is left"
         eager = [each.id for each in step if not each.hold and each.revert is not Revert.NONE]
         if eager:
             yield f"step {number}: {named(eager)} does not wait for the decision; going back is a new order of what it ran before"

@@ -150,12 +150,12 @@ def test_what_cannot_go_back_waits_and_the_way_back_is_told() -> None:
     found = make_schedule(wanted, devices, offers(wanted))
     assert steps(found) == [["motor-2", "radio-1"], ["motor-1"], ["controller-1"]]
     assert isinstance(found, Schedule)
-    assert found.notes == ("step 2: motor-1 cannot go back; after a failure later on it stays as it is",)
+    assert found.notes == ("step 2: motor-1 cannot go back; once it was tried only completion is left",)
     devices = (replace(DEVICES[0], revert=Revert.NONE), *DEVICES[1:])
     found = make_schedule(wanted, devices, offers(wanted))
     assert steps(found)[-1] == ["controller-1"]
     assert isinstance(found, Schedule)
-    assert "and with it motor-1, motor-2, which it requires" in found.notes[0]
+    assert found.notes == ("step 2: controller-1 cannot go back; once it was tried only completion is left",)
 
 
 def test_what_does_not_wait_goes_after_what_waits_and_before_what_cannot_go_back() -> None:
