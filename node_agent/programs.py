@@ -108,12 +108,15 @@ async def _collect(process: asyncio.subprocess.Process, answer: bytearray, max_b
     """Everything that it writes; False for one that writes too much, which is ended."""
     if process.stdout is None:
         return True
-    while block := await process.stdout.read(_BLOCK_BYTES):
-        answer.extend(block)
-        if len(answer) > max_bytes:
-            await _end_group(process)
-            return False
-    return True
+    whole = True
+    while block := await process.stdout.read(_BLOCK_BYTES):  # to the end: nobody hears of the end of a program that is not read
+        if whole:
+            answer.extend(block)
+        if whole and len(answer) > max_bytes:
+            whole = False
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+    return whole
 
 
 async def _drain(output: asyncio.StreamReader | None, tail: bytearray) -> None:
