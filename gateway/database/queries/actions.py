@@ -98,6 +98,13 @@ async def unfinished(transaction: Transaction, node: str) -> tuple[Action, ...]:
     return tuple(record_of(row) for row in await transaction.execute(statement))
 
 
+async def succeeded(transaction: Transaction, node: str) -> Action | None:
+    """The newest action of a node that ended well; None if none ever did."""
+    well = select(table).where(table.c.node == node, table.c.outcome == ActionOutcome.SUCCESS)
+    row = (await transaction.execute(well.order_by(table.c.id.desc()).limit(1))).one_or_none()
+    return None if row is None else record_of(row)
+
+
 async def latest(transaction: Transaction) -> Mapping[str, Action]:
     """The newest action of every node that ever had one."""
     newest = select(func.max(table.c.id)).group_by(table.c.node)

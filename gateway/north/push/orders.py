@@ -4,6 +4,8 @@
 - A node that wants the same bundle already, of this assigner, is not ordered again: the upload joins what is under way. So a
   master whose connection broke may push once more.
 - A node that may not have the bundle has failed, with the reason; it hears nothing.
+- Taking a node back is an order of the release that it ran before, where that is known by an earlier success and still stored. A
+  node that refuses older releases says so, and stays.
 - Only *success* counts as one. What was installed and could not be verified to run has failed here: there is no third end.
 """
 
@@ -13,21 +15,25 @@ from dataclasses import dataclass
 
 from gateway.database.engine import Database, Transaction
 from gateway.database.queries import actions, nodes, reports
-from gateway.database.records import Action, ActionOutcome, ActionState, End, ReportRecord
+from gateway.database.records import Action, ActionOutcome, ActionState, End, Release, ReportRecord
 from gateway.fleet.issuing import Wish
 from gateway.fleet.takeover import Takeover
 from gateway.north.vouched import Obtained
-from update.errors import AssignerError, BundleError, StateError, TrustError, UnknownNodeError
+from update.errors import AssignerError, BundleError, StateError, StoreError, TrustError, UnknownNodeError
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One node of an upload: the action to watch, or, where there is none, what came of it at once (`refusal`, or it runs)."""
+    """One node of an upload: the action to watch, or, where there is none, what came of it at once (`refusal`, or it runs).
+
+    `previous` is what it ran before, None where nobody knows.
+    """
 
     node: str
     action: int | None = None
     source: str = ""
     refusal: str = ""
+    previous: Release | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +99,22 @@ class Orders:
             if member.action is not None:
                 await self._takeover.withdraw(member.node, self._assigner, member.source, reason)
 
+    async def take_back(self, members: Sequence[Member], master: str, reason: str) -> tuple[Member, ...]:
+        """Order for each of them what it ran before; those of which nobody knows it are left out."""
+        return tuple([await self._take_back(each, each.previous, master, reason) for each in members if each.previous])
+
+    async def _take_back(self, member: Member, previous: Release, master: str, reason: str) -> Member:
+        wish = Wish(previous, master, self._assigner, reason=reason, source=f"{member.source}:back")
+        try:
+            assignment = await self._takeover.take(member.node, wish)
+        except (AssignerError, UnknownNodeError, TrustError, BundleError, StoreError) as error:
+            return Member(member.node, refusal=f"{error} ({error.code})")
+        return Member(member.node, None if assignment.action is None else assignment.action.id, wish.source)
+
     async def _order(self, node: str, obtained: Obtained, source: str, master: str) -> Member:
         async with self._database.reading() as transaction:
             unfinished = await actions.unfinished(transaction, node)
+            succeeded = await actions.succeeded(transaction, node)
         newest = unfinished[-1] if unfinished else None
         if newest is not None and self._is_the_same(newest, obtained):
             source = newest.source
@@ -105,7 +124,10 @@ class Orders:
         except (AssignerError, UnknownNodeError, TrustError, BundleError) as error:
             return Member(node, refusal=f"{error} ({error.code})")
         action = assignment.action
-        return Member(node) if action is None else Member(node, action.id, action.source)
+        if action is None:
+            return Member(node)
+        previous = succeeded.release if succeeded and succeeded.release.sha256 != obtained.release.sha256 else None
+        return Member(node, action.id, action.source, previous=previous)
 
     def _is_the_same(self, action: Action, obtained: Obtained) -> bool:
         live = action.state in {ActionState.OPEN, ActionState.WAITING}

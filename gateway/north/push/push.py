@@ -8,9 +8,10 @@
 1. The master is told an end exactly once; what is still open when it is told a failure for lack of time is withdrawn.
 2. One upload at a time: a status does not name what it is about. Another one is refused before its body (`BusyError`), which
    the handler takes for a failure at once.
-3. `all_or_none`: when one node has failed, what is open for the others is withdrawn, and the end is told when they have
-   answered. That is all that can be had without one decision for many devices: who had confirmed already stays as it is, and
-   the failure says who. Without it, the others run to their own ends.
+3. `all_or_none`: when one node has failed, what is open for the others is withdrawn, and once they have answered, who has
+   confirmed already is ordered what it ran before. The end is told when that has ended, too; the failure says who went back and
+   who stays, and why. Without it, the others run to their own ends. One decision for many devices, taken before any of them
+   confirms, is what release plans are for.
 4. A master that leaves changes nothing: what it has pushed is carried out. After a restart of the gateway, too, but nobody waits
    for it any more; whoever pushes the same again joins what is under way (`push.orders`).
 """
@@ -154,12 +155,23 @@ class Push:
         standings = await self._await_ends(upload, members)
         failures = [f"{each.node}: {each.failure or 'no result yet'}" for each in standings if each.failure or not each.over]
         if failures:
-            well = [each.node for each in standings if each.over and not each.failure]
-            stays = f"; it runs on {', '.join(well)} and stays there" if well else ""
-            await self._failed(upload, "; ".join(failures) + stays)
+            well = [member for member, each in zip(members, standings, strict=True) if each.over and not each.failure]
+            await self._failed(upload, "; ".join([*failures, *await self._after_failure(upload, well)]))
             return
         self._trouble = ("", "")
         await self._watchers.tell_status(upload.peer, Status.SUCCESS)
+
+    async def _after_failure(self, upload: _Upload, well: Sequence[Member]) -> list[str]:
+        """What becomes of the nodes that run it although others failed, in words."""
+        taken_back: dict[str, Standing] = {}
+        if self._manner.all_or_none and well:
+            back = await self._orders.take_back(well, upload.peer, "all or none: the upload failed on another node")
+            taken_back = {each.node: each for each in await self._await_ends(upload, back)}
+        gone = [node for node, each in taken_back.items() if each.over and not each.failure]
+        words = [f"taken back on {', '.join(gone)}"] if gone else []
+        stays = [each.node for each in well if each.node not in gone]
+        words += [f"it runs on {', '.join(stays)} and stays there"] if stays else []
+        return words + [f"{node} could not be taken back: {each.failure}" for node, each in taken_back.items() if each.failure]
 
     async def _await_ends(self, upload: _Upload, members: Sequence[Member]) -> tuple[Standing, ...]:
         """How all stand when all have ended, or the time is up."""

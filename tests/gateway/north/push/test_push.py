@@ -13,9 +13,9 @@ from gateway.database.queries import nodes
 from gateway.database.records import ActionOutcome, ActionState, Release
 from tests.builders.bundles import archive
 from tests.builders.north_site import bundle_bytes
-from tests.builders.push_site import ASSIGNER, Master, PushSite, push_site
+from tests.builders.push_site import ASSIGNER, PATIENCE_S, Master, PushSite, push_site
 from tests.peers import need
-from update.digest import digest_of
+from update.digest import Digest, digest_of
 from update.trust.verified import Provenance, TargetCustom, TargetInfo
 
 
@@ -24,6 +24,18 @@ async def ordered(site: PushSite, master: Master, *names: str) -> None:
     await master.until(lambda: "RUN" in master.statuses)
     for name in names:
         assert (await site.action(name)).assigner == ASSIGNER
+
+
+async def until_ordered(site: PushSite, node: str, sha256: Digest) -> None:
+    """Wait until a node is ordered this."""
+
+    async def wanted() -> Digest | None:
+        action = (await site.ground.fleet.progress.standing(node)).action
+        return None if action is None else action.release.sha256
+
+    async with asyncio.timeout(PATIENCE_S):
+        while await wanted() != sha256:  # noqa: ASYNC110 - the upload's own task orders it
+            await asyncio.sleep(0.01)
 
 
 async def test_a_master_hears_of_success_when_every_node_was_verified(tmp_path: Path) -> None:
@@ -81,6 +93,32 @@ async def test_all_or_none_lets_go_of_what_is_open_elsewhere_and_says_what_stays
         assert await master.end() == "FAILURE"
         assert "n2: cancelled" in master.texts
         assert "it runs on n1 and stays there" in master.texts
+
+
+async def test_all_or_none_takes_back_who_had_confirmed_already(tmp_path: Path) -> None:
+    before, content = bundle_bytes(tmp_path), bundle_bytes(tmp_path, version="1.3")
+    async with push_site(tmp_path, all_or_none=True) as site:
+        for name in ("n1", "n2", "n3"):
+            await site.add_node(name)
+        async with site.master() as master:
+            await master.push(before)
+            await ordered(site, master)
+            for name in ("n1", "n2", "n3"):
+                await site.succeed(name)
+            assert await master.end() == "SUCCESS"
+        async with site.master() as master:
+            await master.push(content)
+            await ordered(site, master)
+            await site.succeed("n1")
+            await site.succeed("n2")
+            await site.say("n3", "closed", "failure", "cannot write")
+            await master.until(lambda: "n3: failure: cannot write" in master.texts)
+            await until_ordered(site, "n1", digest_of(before))
+            await site.succeed("n1")
+            await until_ordered(site, "n2", digest_of(before))
+            await site.say("n2", "closed", "failure", "no downgrading")
+            assert await master.end() == "FAILURE"
+            assert "taken back on n1; it runs on n2 and stays there; n2 could not be taken back: failure" in master.texts
 
 
 async def test_installed_and_never_verified_is_no_success(tmp_path: Path) -> None:
