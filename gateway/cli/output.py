@@ -24,7 +24,7 @@ def as_values(reply: TypeAdapter[_Reply], value: _Reply) -> object:
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Columns as wide as their content, two blanks apart. What nodes said is printed without their control characters."""
-    lines = [tuple(heads), *(tuple(map(_printable, row)) for row in rows)]
+    lines = [tuple(heads), *(tuple(map(printable, row)) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
 
@@ -145,7 +145,7 @@ def show_nodes(nodes: Sequence[NodeState], now: datetime) -> str:
         )
         for node in nodes
     ]
-    attached = [f"{node.id}: attached: {_printable(node.attached)}" for node in nodes if node.attached]
+    attached = [f"{node.id}: attached: {printable(node.attached)}" for node in nodes if node.attached]
     return "\n".join([table(("NODE", "HARDWARE", "RUNS", "SLOT", "WANTED", "STATE", "PROOF", "SEEN"), rows), *attached])
 
 
@@ -173,7 +173,8 @@ Next:
   4. Order a release: fieldrelay gateway assign VERSION --all"""
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """`text` without control characters, which could draw over what is on the screen."""
     return "".join(each if each.isprintable() else "?" for each in text)
 
 

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from gateway.config import ControlSection
 from gateway.control.nodes import NodeControl
+from gateway.control.plans import PlanControl
 from gateway.control.releases import ReleaseControl
 from gateway.control.reports import ReportControl
 from gateway.control.server import Control, Part, allowed_peers, control_application, listen
@@ -64,7 +65,7 @@ def make_control(database: Database, repositories: Repositories, store: StoreSiz
     )
     orders = Control(status, fleet.assigner, fleet.tokens, repositories, ChosenModes(database))
     single = NodeControl(fleet.ownership, fleet.accounts, fleet.confirmations)
-    return [orders, single, ReleaseControl(fleet.releases), ReportControl(database)]
+    return [orders, single, PlanControl(fleet.planner), ReleaseControl(fleet.releases), ReportControl(database)]
 
 
 @asynccontextmanager

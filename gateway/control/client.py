@@ -8,7 +8,7 @@ from typing import TypeVar
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, UnixConnector
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.control import messages, node_messages, release_messages, report_messages
+from gateway.control import messages, node_messages, plan_messages, release_messages, report_messages
 from gateway.edge import Refusal
 from gateway.fleet.catalogue import RepositoryState
 from gateway.fleet.release_states import ReleaseState
@@ -81,6 +81,11 @@ class ControlClient:
         """Have messages sent now; those that it was done for."""
         body = report_messages.RESEND_REQUEST.dump_json(request)
         return await self._call("POST", report_messages.RESEND, report_messages.REPORTS_REPLY, body)
+
+    async def judge_plan(self, request: plan_messages.PlanRequest) -> plan_messages.PlanReply:
+        """What a release plan would do now."""
+        body = plan_messages.PLAN_REQUEST.dump_json(request)
+        return await self._call("POST", plan_messages.PLANS, plan_messages.PLAN_REPLY, body)
 
     async def start_release(self, request: release_messages.StartRequest) -> ReleaseState:
         """Begin a release plan."""
