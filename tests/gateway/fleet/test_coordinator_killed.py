@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from random import Random
 from typing import cast
@@ -39,6 +40,9 @@ RUNS = [
 ]
 _DEADLINES = Deadlines(prepare_s=600, activate_s=150, test_s=150, commit_s=300, revert_s=400, hold_s=500)
 _OLD, _NEW = release_of(bundle("1.1", "board:1")), release_of(bundle("1.2", "board:1"))
+
+_TELLING = (Fault.REFUSE, Fault.REFUSE, Fault.HOLD, Fault.CONFIRM, Fault.TEST)
+"""Faults that try most of what a coordinator can do: drawn more often."""
 
 
 class KilledError(Exception):
@@ -79,7 +83,7 @@ class Gates:
         return names[0] if names and self.shut else ""
 
     def pass_time(self) -> None:
-        self.shut = self.draw.random() < (0.6 if self.shut else 0.05)
+        self.shut = self.draw.random() < (0.5 if self.shut else 0.15)
 
 
 @dataclass(slots=True)
@@ -100,6 +104,7 @@ class Line:
     courses: dict[str, Course] = field(default_factory=dict)
     operator: Callable[[], str] = lambda: ""
     moved: set[str] = field(default_factory=set)
+    probed: datetime | None = None
 
     async def begin(self) -> None:
         run = Coordination(
@@ -177,6 +182,11 @@ class Line:
             run = await coordinations.known(transaction, self.number)
             ordered = await actions.several(transaction, [each.action for each in run.members if each.action is not None])
         assert self.decision in {Decision.NONE, run.decision}, "the decision changed"
+        if run.phase is Phase.PROBING:
+            self.probed = run.entered
+        if self.decision is not run.decision and run.decision is Decision.COMMIT and not run.why:
+            heard = [device.heard for device in self.devices.values()]
+            assert all(moment and self.probed and moment > self.probed for moment in heard), "decided without asking"
         self.decision = run.decision
         for member in run.members:
             before = self.courses.get(member.node, Course.WAITING)
@@ -217,8 +227,10 @@ async def make_line(folder: Path, seed: int) -> Line:
     database = await Database.open(sqlite_url(folder / "gateway.db"))
     presence, members = Presence(database, clock), drawn_members(draw)
     progress = Progress(database, clock, presence=presence)
-    bad = {f"n{draw.randrange(DEVICES)}" for _ in range(draw.choice([0, 1, 1, 1, 2, 3]))}
-    faults = {name: draw.choice([*Fault]) for name in sorted(bad)}
+    bad = {f"n{draw.randrange(DEVICES)}" for _ in range(draw.choice([0, 1, 1, 2, 2, 3]))}
+    faults = {name: draw.choice([*Fault, *_TELLING]) for name in sorted(bad)}
+    if draw.random() < 0.3:  # all try the new version, one goes back by itself, and the last one will not
+        faults = {f"n{draw.randrange(DEVICES - 1)}": Fault.HOLD, f"n{DEVICES - 1}": Fault.REFUSE}
     devices = {
         each.node: SimulatedMember(
             each.node,
