@@ -61,8 +61,9 @@ audit: $(STAMP) ## known vulnerabilities of what is locked; fails where one cann
 
 lock: ## resolve pyproject.toml again into locks/ (needs uv)
 	$(COMPILE) --upgrade -o locks/node.txt pyproject.toml
-	$(COMPILE) --upgrade -c locks/node.txt --extra gateway --extra publisher --extra dbus --extra devices --extra speed --extra test --extra docs -o locks/dev.txt pyproject.toml
+	$(COMPILE) --upgrade -c locks/node.txt --extra gateway --extra publisher --extra dbus --extra devices --extra media --extra speed --extra test --extra docs -o locks/dev.txt pyproject.toml
 	$(COMPILE) -c locks/dev.txt --extra gateway -o locks/gateway.txt pyproject.toml
+	$(COMPILE) -c locks/dev.txt --extra media -o locks/media.txt pyproject.toml
 	$(COMPILE) -c locks/dev.txt --extra publisher -o locks/publisher.txt pyproject.toml
 
 dist: $(STAMP) ## the wheel, in dist/

@@ -3,7 +3,8 @@
 1. Only file systems of the list, only block devices with one, and no more bytes than the limit.
 2. A USB device that is anything besides mass storage (a keyboard, a network card) is refused where `only_storage` holds: a stick
    that types is an attack.
-3. The first `[[allow]]` whose patterns all fit takes the medium; if none does, `unknown` says what becomes of it.
+3. What neither hangs on USB nor is removable is the machine's own, and ignored in silence, unless a section names its bus.
+4. The first `[[allow]]` whose patterns all fit takes the medium; if none does, `unknown` says what becomes of it.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 
 from media.config import AllowSection, PolicySection, Unknown
+from media.probing import LUKS
 from update.errors import MediumRefusedError
 
 MASS_STORAGE = "08"
@@ -23,6 +25,8 @@ class Device:
     """A block device as the system describes it; empty where it says nothing. `name` is that of the kernel, such as `sda1`.
 
     `interfaces` are the classes of the USB device's interfaces, two hexadecimal digits each. `size_bytes` is 0 if unknown.
+    `place` is its folder in sysfs, `sequence` what differs each time that a medium appears there (Linux 5.15, `diskseq`): two
+    equal values are one and the same insertion.
     """
 
     name: str
@@ -37,6 +41,14 @@ class Device:
     interfaces: tuple[str, ...] = ()
     size_bytes: int = 0
     read_only: bool = False
+    removable: bool = False
+    place: str = ""
+    sequence: str = ""
+
+    @property
+    def travels(self) -> bool:
+        """Whether it is something that people carry: the machine's own disks are nobody's business."""
+        return self.bus == "usb" or self.removable
 
 
 class Taken(StrEnum):
@@ -57,7 +69,23 @@ class Ruling:
 
 def rule(device: Device, policy: PolicySection, allowed: Sequence[AllowSection]) -> Ruling:
     """Judge a device. Errors: `MediumRefusedError` says why it is refused whatever the sections say."""
-    if device.filesystem not in policy.filesystems and device.filesystem != "crypto_LUKS":
+    section = next((each for each in allowed if _fits(device, each)), None)
+    if section is None and not device.travels:
+        return Ruling(Taken.IGNORE)
+    _refuse(device, policy)
+    if section is not None:
+        return Ruling(Taken.IMPORT, section)
+    match policy.unknown:
+        case Unknown.IMPORT:
+            return Ruling(Taken.IMPORT)
+        case Unknown.SHOW:
+            return Ruling(Taken.SHOW)
+        case Unknown.IGNORE:
+            return Ruling(Taken.IGNORE)
+
+
+def _refuse(device: Device, policy: PolicySection) -> None:
+    if device.filesystem not in policy.filesystems and device.filesystem != LUKS:
         raise MediumRefusedError(
             f"{device.node} holds {device.filesystem or 'no file system that is known'}; "
             f"{', '.join(policy.filesystems)} are read here: format the stick as one of them"
@@ -68,16 +96,6 @@ def rule(device: Device, policy: PolicySection, allowed: Sequence[AllowSection])
     if policy.only_storage and others:
         classes = ", ".join(others)
         raise MediumRefusedError(f"{device.node} is also a USB device of class {classes}, as attacks are; use a plain stick")
-    for section in allowed:
-        if _fits(device, section):
-            return Ruling(Taken.IMPORT, section)
-    match policy.unknown:
-        case Unknown.IMPORT:
-            return Ruling(Taken.IMPORT)
-        case Unknown.SHOW:
-            return Ruling(Taken.SHOW)
-        case Unknown.IGNORE:
-            return Ruling(Taken.IGNORE)
 
 
 def _fits(device: Device, section: AllowSection) -> bool:

@@ -17,9 +17,9 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("update", "node_agent", "media", "gateway")
-LOCKED_EXTRAS = ("gateway", "publisher", "dbus", "devices", "speed", "test", "docs")
+LOCKED_EXTRAS = ("gateway", "publisher", "dbus", "devices", "media", "speed", "test", "docs")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LOCKS = {"node": (), "gateway": ("gateway",), "publisher": ("publisher",), "dev": LOCKED_EXTRAS}
+LOCKS = {"node": (), "gateway": ("gateway",), "media": ("media",), "publisher": ("publisher",), "dev": LOCKED_EXTRAS}
 
 _PIN = re.compile(r"([a-z0-9.-]+)==(\S+)((?: --hash=sha256:[0-9a-f]{64})+)", re.ASCII)
 
