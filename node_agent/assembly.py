@@ -74,6 +74,7 @@ def _equipment(config: NodeConfig, folder: Path) -> Equipment:
         patches=config.patches,
         check=config.check,
         hook=config.hook,
+        interlock=config.interlock,
     )
 
 

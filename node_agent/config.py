@@ -7,7 +7,7 @@ its default, and a test compares.
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, model_validator
@@ -32,6 +32,7 @@ from update.trust.verified import Provenance
 
 FORMAT_VERSION = 1
 
+INTERLOCK_DEADLINE_S: Final = 3600.0
 _URL = TypeAdapter(Url)
 
 
@@ -47,6 +48,7 @@ _Seconds = Annotated[float, Field(gt=0, le=86400)]
 _Pause = Annotated[float, Field(ge=0, le=86400)]
 _Count = Annotated[int, Field(strict=True, ge=1, le=100)]
 _Argument = Annotated[str, Field(max_length=4096)]
+_Status = Annotated[int, Field(ge=100, le=599)]
 _Command = Annotated[tuple[_Argument, ...], Field(min_length=1, max_length=100)]
 
 
@@ -135,7 +137,7 @@ class HttpCheckSection:
 
     kind: Literal["http"]
     url: Url
-    status: Annotated[int, Field(ge=100, le=599)] = 200
+    status: _Status = 200
     timeout_s: _Seconds = 10.0
 
 
@@ -149,6 +151,56 @@ class HookSection:
     moment: Literal["before_write", "before_restart", "after_confirm", "after_revert"]
     command: _Command
     timeout_s: _Seconds = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
+class CommandInterlockSection:
+    """A program that opens the interlock by ending with status 0."""
+
+    name: Name
+    kind: Literal["command"]
+    command: _Command
+    timeout_s: _Seconds = 5.0
+    deadline_s: _Seconds = INTERLOCK_DEADLINE_S
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
+class HttpInterlockSection:
+    """A service that opens the interlock by answering a GET with `status`."""
+
+    name: Name
+    kind: Literal["http"]
+    url: Url
+    status: _Status = 200
+    timeout_s: _Seconds = 5.0
+    deadline_s: _Seconds = INTERLOCK_DEADLINE_S
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
+class InputInterlockSection:
+    """A file, such as a digital input of sysfs, that opens the interlock by holding the text `open`, blanks around it aside."""
+
+    name: Name
+    kind: Literal["input"]
+    input: ProvidedPath
+    open: Annotated[str, Field(max_length=256)] = "1"
+    timeout_s: _Seconds = 5.0
+    deadline_s: _Seconds = INTERLOCK_DEADLINE_S
+
+
+AnyInterlockSection = CommandInterlockSection | HttpInterlockSection | InputInterlockSection
+_Interlock = Annotated[AnyInterlockSection, Field(discriminator="kind")]
+
+
+def _own_names(sections: tuple[AnyInterlockSection, ...]) -> tuple[AnyInterlockSection, ...]:
+    names = [section.name for section in sections]
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"each interlock has its own name; given twice: {', '.join(doubled)}")
+    return sections
+
+
+InterlockSections = Annotated[tuple[_Interlock, ...], Field(max_length=100), AfterValidator(_own_names)]
+"""What must be so before the device may be restarted: all of them, read in this order, each under a name of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
@@ -222,6 +274,7 @@ class NodeConfig:
     log: LogSection = LogSection()
     check: tuple[CheckSection, ...] = ()
     hook: tuple[HookSection, ...] = ()
+    interlock: InterlockSections = ()
 
 
 _CONFIG = TypeAdapter(NodeConfig)

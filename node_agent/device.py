@@ -15,11 +15,15 @@ from cryptography import x509
 
 from node_agent.agent import Agent, Pace, Watch
 from node_agent.config import (
+    AnyInterlockSection,
     CheckSection,
     CommandCheckSection,
+    CommandInterlockSection,
     HealthSection,
     HookSection,
     HttpCheckSection,
+    HttpInterlockSection,
+    InputInterlockSection,
     KindSection,
     PatchesSection,
     RepositorySection,
@@ -29,6 +33,7 @@ from node_agent.drivers.driver import Driver, Surroundings
 from node_agent.drivers.registry import check_pair, make_bootloader, make_driver
 from node_agent.health import Check, CommandCheck, Health, HttpCheck, Patience
 from node_agent.hooks import Hook, Hooks, Moment
+from node_agent.interlocks import InputCheck, Interlock, Interlocks
 from node_agent.reports import Reports
 from node_agent.source import Source
 from node_agent.steps import Steps
@@ -61,6 +66,7 @@ class Equipment:
     patches: PatchesSection
     check: tuple[CheckSection, ...]
     hook: tuple[HookSection, ...]
+    interlock: tuple[AnyInterlockSection, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +91,7 @@ class Device:
         return Agent(
             node=own.id,
             journal=self.journal,
-            steps=Steps(self.driver, content, _health(own, also), _hooks(own.hook), self.floor),
+            steps=Steps(self.driver, content, _health(own, also), _hooks(own.hook), self.floor, _interlocks(own.interlock)),
             source=source,
             reports=Reports(self.reports, now_ms=lambda: time.time_ns() // 1_000_000),
             pace=pace,
@@ -132,12 +138,18 @@ def _health(own: Equipment, also: Sequence[Check]) -> Health:
     return Health(checks, Patience(own.health.deadline_s, own.health.interval_s, own.health.passes))
 
 
-def _check(section: CommandCheckSection | HttpCheckSection) -> Check:
+def _check(section: CheckSection | AnyInterlockSection) -> Check:
     match section:
-        case CommandCheckSection():
+        case CommandCheckSection() | CommandInterlockSection():
             return CommandCheck(section.command, section.timeout_s)
-        case HttpCheckSection():
+        case HttpCheckSection() | HttpInterlockSection():
             return HttpCheck(section.url, section.status, section.timeout_s)
+        case InputInterlockSection():
+            return InputCheck(section.input, section.open, section.timeout_s)
+
+
+def _interlocks(sections: Sequence[AnyInterlockSection]) -> Interlocks:
+    return Interlocks([Interlock(section.name, _check(section), section.deadline_s) for section in sections])
 
 
 def _hooks(sections: Sequence[HookSection]) -> Hooks:

@@ -49,15 +49,18 @@ class Shut:
         return InterlockError(f"interlock {self.name} stayed shut for {self.deadline_s:g} s: {self.reason}")
 
 
-@dataclass(frozen=True, slots=True)
 class InputCheck:
     """A digital input, or another attribute of a device in a file: well is `value`, blanks around it aside.
 
-    For `/sys/class/gpio/gpioN/value` of an input, or an attribute of the Industrial I/O subsystem. Read anew each time.
+    For `/sys/class/gpio/gpioN/value` of an input, or an attribute of the Industrial I/O subsystem. Read anew each time; one that
+    has not answered after `timeout_s` is not well, and is not read again before it has.
     """
 
-    path: Path
-    value: str
+    def __init__(self, path: Path, value: str, timeout_s: float) -> None:
+        self.path = path
+        self._value = value
+        self._timeout_s = timeout_s
+        self._reading: asyncio.Task[str | None] | None = None
 
     @property
     def name(self) -> str:
@@ -67,7 +70,12 @@ class InputCheck:
     async def failure(self, environment: Mapping[str, str]) -> str | None:
         """Read it once."""
         del environment
-        return await asyncio.to_thread(self._failure)
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(asyncio.to_thread(self._failure))
+            await asyncio.wait({self._reading}, timeout=self._timeout_s)
+            if self._reading.done():
+                return self._reading.result()
+        return f"does not answer within {self._timeout_s:g} s"
 
     def _failure(self) -> str | None:
         try:
@@ -81,7 +89,7 @@ class InputCheck:
         except OSError as error:
             return f"cannot be read: {error.strerror or error}"
         got = data.decode("utf-8", "replace").strip()
-        return None if got == self.value else f"is {got[:40]!r}, must be {self.value!r}"
+        return None if got == self._value else f"is {got[:40]!r}, must be {self._value!r}"
 
 
 class Interlocks:

@@ -134,7 +134,7 @@ def _value(value: object) -> str:
 
 
 def _comments(name: str) -> dict[str, str]:
-    """Meanings by `section.key`, from the comments of a sample that belong to one key alone."""
+    """Meanings by `section.key`, from the comments of a sample that belong to one key alone, in whichever section of a list."""
     found: dict[str, str] = {}
     section, comment = "", ""
     for line in (ROOT / "configs" / f"{name}.toml").read_text().splitlines():
@@ -144,8 +144,9 @@ def _comments(name: str) -> dict[str, str]:
         elif entry["section"]:
             section, comment = f"{entry['section']}.", ""
         else:
-            found[f"{section}{entry['key']}"], comment = comment, ""
-    return {key: text for key, text in found.items() if text}
+            found |= {f"{section}{entry['key']}": comment} if comment else {}
+            comment = ""
+    return found
 
 
 def _spec_comments() -> dict[str, str]:

@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 from node_agent.bootloaders.uboot import UbootConfig
 from node_agent.config import (
     CommandCheckSection,
+    CommandInterlockSection,
     GatewaySection,
     HealthSection,
     HookSection,
     HttpCheckSection,
+    HttpInterlockSection,
+    InputInterlockSection,
     KindSection,
     LogSection,
     NodeConfig,
@@ -85,11 +88,12 @@ def test_the_sample_shows_every_key_at_its_default() -> None:
         ("log", LogSection, set()),
     ):
         assert_shown(values[name], section, given_here)
-    lists = {name: values[name] for name in ("repository", "check", "hook")}
+    lists = {name: values[name] for name in ("repository", "check", "hook", "interlock")}
     for name, kinds in (
         ("repository", [RepositorySection]),
         ("hook", [HookSection]),
         ("check", [CommandCheckSection, HttpCheckSection]),
+        ("interlock", [CommandInterlockSection, HttpInterlockSection, InputInterlockSection]),
     ):
         without_value = {"rauc_certificate", "rauc_key"} if name == "repository" else set()
         shown = lists[name]
@@ -168,6 +172,47 @@ def test_two_repositories_of_one_name_are_refused() -> None:
     text = LEAST + '[[repository]]\nname = "Plant"\nroot = "r"\ncms_roots = ["c"]\n'
     with pytest.raises(ConfigurationError, match="given twice: plant"):
         parse_config(text, FILE)
+
+
+def test_an_interlock_says_how_it_is_read() -> None:
+    text = (
+        LEAST
+        + """[[interlock]]
+name = "stopped"
+kind = "command"
+command = ["is-stopped"]
+[[interlock]]
+name = "door"
+kind = "input"
+input = "door/value"
+open = "closed"
+deadline_s = 60
+"""
+    )
+    assert parse_config(text, FILE).interlock == (
+        CommandInterlockSection(name="stopped", kind="command", command=("is-stopped",)),
+        InputInterlockSection(name="door", kind="input", input=FILE.parent / "door/value", open="closed", deadline_s=60),
+    )
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (['kind = "input"', 'input = "x"'], "given twice: x"),
+        (['kind = "inputs"'], "interlock[0]"),
+        (['kind = "input"'], "interlock[0].input.input"),
+        (['kind = "input"', 'input = "x"', 'url = "http://x"'], "interlock[0].input.url"),
+        (['kind = "command"', "command = []"], "interlock[0].command.command"),
+        (['kind = "http"', 'url = "file:///x"'], "interlock[0].http.url"),
+        (['kind = "http"', 'url = "http://x"', "timeout_s = 0"], "interlock[0].http.timeout_s"),
+        (['kind = "http"', 'url = "http://x"', "deadline_s = 0"], "interlock[0].http.deadline_s"),
+    ],
+)
+def test_a_mistake_in_an_interlock_is_named(lines: list[str], expected: str) -> None:
+    section = "\n".join(["[[interlock]]", 'name = "x"', *lines, ""])
+    with pytest.raises(ConfigurationError) as caught:
+        parse_config(LEAST + section * 2, FILE)
+    assert expected in str(caught.value)
 
 
 def test_a_newer_format_is_refused_before_its_keys_are_judged() -> None:

@@ -1,5 +1,8 @@
 """A device is not restarted while the machine runs: neither into a new version, nor back."""
 
+import asyncio
+import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,10 +101,34 @@ async def test_a_wait_can_be_ended_from_outside(node: Node, stopped: Well, stop:
 
 
 async def test_an_input_is_open_only_with_its_value(tmp_path: Path) -> None:
-    check = InputCheck(tmp_path / "value", "1")
+    check = InputCheck(tmp_path / "value", "1", 60)
     assert "cannot be read" in (await check.failure({}) or "")
     check.path.write_text("1\n")
     assert await check.failure({}) is None
     check.path.write_text("0\n")
     assert "must be '1'" in (await check.failure({}) or "")
-    assert "no file" in (await InputCheck(tmp_path, "1").failure({}) or "")
+    assert "no file" in (await InputCheck(tmp_path, "1", 60).failure({}) or "")
+
+
+async def test_an_input_that_hangs_is_shut_and_what_it_says_too_late_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check, goes_on, read = InputCheck(tmp_path / "value", "1", 0.01), threading.Event(), os.read
+    check.path.write_text("1")
+
+    def slow(descriptor: int, size: int) -> bytes:
+        data = read(descriptor, size)
+        goes_on.wait(60)
+        return data
+
+    monkeypatch.setattr("node_agent.interlocks.os.read", slow)
+    for _ in range(2):
+        assert await check.failure({}) == "does not answer within 0.01 s"
+    check.path.write_text("0")
+    goes_on.set()
+    reason: str | None = "does not answer"
+    async with asyncio.timeout(60):
+        while reason is not None and reason.startswith("does not answer"):
+            reason = await check.failure({})
+            await asyncio.sleep(0.001)
+    assert "must be '1'" in (reason or "")
