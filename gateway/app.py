@@ -164,7 +164,7 @@ def _begin_orders(
     """Orders from elsewhere, and what is brought by hand."""
     elsewhere.begin(fleet.takeover, common, begin)
     disk, now = ground.disk, ground.now
-    begin_visits(ground.config.media, common, fleet, mirrors=mirrors, chunks=relays, disk=disk, now=now, begin=begin)
+    begin_visits(ground.config, common, fleet, mirrors=mirrors, chunks=relays, disk=disk, now=now, begin=begin)
 
 
 def _mirrored(ground: Ground, session: aiohttp.ClientSession, line: Line) -> AbstractAsyncContextManager[Routes]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gateway.config import FORMAT_VERSION, StateFolder, parse_config
 from gateway.database.engine import Database, sqlite_url
+from gateway.north.intake.report_key import report_key
 from gateway.south.identity import fingerprint_of, renew_certificate, site_authority
 from update.durable import Disk
 from update.errors import StateError
@@ -55,6 +56,7 @@ async def set_up(wishes: Wishes, disk: Disk, now: datetime) -> Made:
     disk.make_folder(folder.keys, mode=0o700)
     authority = site_authority(disk, folder, config.gateway.name, now)
     renew_certificate(disk, folder, authority, config, now)
+    report_key(disk, folder)
     floor = Floor(disk, folder.floor)
     if not floor.exists():
         floor.create(now)

@@ -69,7 +69,10 @@ class Verdict(StrEnum):
 @with_config(_IGNORE)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """One thing on a medium. `name` is for people only: where it lay. `size_bytes` is what of it had to be copied."""
+    """One thing on a medium. `name` is for people only: where it lay. `size_bytes` is what of it had to be copied.
+
+    `asks` is what a request that was accepted asks for.
+    """
 
     kind: Kind
     name: _Line
@@ -78,6 +81,7 @@ class Content:
     version: _Line = ""
     size_bytes: _Count = 0
     sha256: _Sha256 | None = None
+    asks: Annotated[tuple[_Line, ...], Field(max_length=10)] = ()
     code: _Line = ""
     message: _Message = ""
 
@@ -193,7 +197,8 @@ class NodeResult:
 class Answer:
     """What the gateway says of one medium: `done` of `total` nodes have ended. `visit` is that of the offer it answers.
 
-    `taken_bytes` of `wanted_bytes` have been brought and taken so far.
+    `taken_bytes` of `wanted_bytes` have been brought and taken so far. `reported` is the course of which a report was composed
+    last, empty before the first; `stale` is the operator's reason where the medium was accepted past its expiry.
     """
 
     medium: _Line
@@ -204,6 +209,8 @@ class Answer:
     total: _Count = 0
     taken_bytes: _Count = 0
     wanted_bytes: _Count = 0
+    reported: _Line = ""
+    stale: _Line = ""
     code: _Line = ""
     message: _Message = ""
     contents: Annotated[tuple[Content, ...], Field(max_length=MAX_CONTENTS)] = ()

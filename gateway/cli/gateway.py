@@ -15,8 +15,9 @@ from gateway.cli import fleet, output, plan, releases, reports
 from gateway.cli.places import Places, reason_option
 from gateway.cli.serve import serve as run_gateway
 from gateway.cli.show import as_json, emit
-from gateway.config import ControlSection, GatewaySection, PrefetchMode, SouthSection
+from gateway.config import ControlSection, GatewaySection, PrefetchMode, SouthSection, StateFolder, load_config
 from gateway.control import messages
+from gateway.north.intake.report_key import public_half
 from gateway.setup import Wishes, set_up
 from update.durable import Disk
 
@@ -53,6 +54,17 @@ def init(places: Places, /, *, as_json: bool, state: Path, name: str, port: int,
     wishes = Wishes(file=places.config, name=name, state=state, socket=socket, port=port, **lists)
     made = asyncio.run(set_up(wishes, Disk(), datetime.now(UTC)))
     emit("fieldrelay.gateway.init/1", asdict(made), [output.next_steps(made)], as_json=as_json)
+
+
+@gateway.command("report-key")
+@as_json
+@click.pass_obj
+def show_report_key(places: Places, *, as_json: bool) -> None:
+    """Show the public half of what reports on sticks are signed with, for `fieldrelay repo ingest-reports` (as GATEWAY.pub)."""
+    config = load_config(places.config)
+    pem = public_half(StateFolder(config.gateway.state)).decode()
+    values = {"gateway": config.gateway.name, "key": pem}
+    emit("fieldrelay.gateway.report-key/1", values, [pem.rstrip()], as_json=as_json)
 
 
 @gateway.command()

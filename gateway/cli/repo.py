@@ -21,6 +21,7 @@ import click
 from gateway.cli.bundle import ask_passphrase
 from gateway.cli.rauc import rauc_target
 from gateway.cli.repo_plan import add_plan
+from gateway.cli.repo_reports import ingest_reports
 from gateway.cli.show import as_json, emit
 from update.bundle.description import Description, parse
 from update.bundle.rauc_layout import is_rauc_bundle
@@ -48,6 +49,7 @@ def repo() -> None:
 
 
 repo.add_command(add_plan)
+repo.add_command(ingest_reports)
 
 
 @repo.command("key")

@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from media.words import Language
 from update.provided import NO_OTHER_KEYS, Name, ProvidedPath
 
 _Switch = Annotated[bool, Field(strict=True)]
@@ -18,6 +19,8 @@ class MediaSection:
     `intake` is the folder where the gateway and `media watch` meet, the same in both files (a tmpfs spares the disk).
     `install`: what came is ordered for the nodes that it is for; otherwise it is only kept. `override`: also for nodes of another
     assigner. `singles` names the repositories whose `cms_roots` may prove bundles that no metadata lists; none: they are refused.
+    `requests`: what lies on a medium may ask for the log. `language` is that of reports. `stale_grace_s`: how long past its
+    expiry an operator may have a medium accepted (0: never).
     """
 
     enabled: _Switch = False
@@ -25,3 +28,6 @@ class MediaSection:
     install: _Switch = True
     override: _Switch = False
     singles: Annotated[tuple[Name, ...], Field(max_length=100)] = ()
+    requests: _Switch = False
+    language: Language = Language.ENGLISH
+    stale_grace_s: Annotated[int, Field(strict=True, ge=0, le=366 * 86400)] = 0

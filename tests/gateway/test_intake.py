@@ -1,28 +1,19 @@
 """A stick is read by one program and judged by another, the whole gateway: what comes of it, and what is refused by name."""
 
-import asyncio
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from gateway.sections.media import MediaSection
-from media.folder import FolderMedium
-from media.importer import Importer, Visit
-from media.intake import Intake
-from media.records import Answer, Course, MediumState, Stage, Verdict
-from tests.builders.bundles import describe, image, signed
+from media.records import Course, Stage, Verdict
+from tests.builders.hall import BOARD, Hall, make_hall, whole
 from tests.builders.relayed import custom_of, make_zck
 from tests.builders.repository import RepositoryBuilder
-from tests.builders.standing_site import Site, now, offered, set_up_site
-from update.durable import Disk
-
-BOARD = {"hwIds": ["board:1"], "version": "2", "releaseCounter": 2}
+from tests.builders.standing_site import now, offered
 
 
 @pytest.fixture
@@ -32,65 +23,9 @@ def short() -> Iterator[Path]:
         yield Path(folder)
 
 
-def whole(folder: Path, version: str = "2") -> Path:
-    content = f"the whole image {version}".encode() * 1000
-    description = describe(images=[image("a.img", content, type="raw")]).replace(
-        b'version = "1"', f'version = "{version}"'.encode()
-    )
-    return signed(folder, description, {"a.img": content}, name=f"whole-{version}.swu")
-
-
-@dataclass
-class Hall:
-    """A gateway without any line, and a stick."""
-
-    site: Site
-    builder: RepositoryBuilder
-    folder: Path
-
-    @property
-    def intake(self) -> Intake:
-        return Intake(Disk(), self.folder / "intake", "update-1")
-
-    @property
-    def store(self) -> Path:
-        return self.folder / "state" / "store"
-
-    def with_media(self, *, install: bool = True, singles: tuple[str, ...] = ()) -> Site:
-        media = MediaSection(enabled=True, intake=self.folder / "intake", install=install, singles=singles)
-        return replace(self.site, config=replace(self.site.config, media=media))
-
-    def write_stick(self, *singles: Path) -> None:
-        self.builder.publish()
-        self.builder.write_to(self.folder / "stick")
-        for single in singles:
-            (self.folder / "stick" / single.name).write_bytes(single.read_bytes())
-
-    async def plug_in(self, *, left_in: bool = False) -> MediumState:
-        medium = FolderMedium.at(self.folder / "stick")
-        visit = Visit(medium, "UPDATE", writable=False, now=time.time, clock=time.monotonic, left_in=left_in)
-        try:
-            async with asyncio.timeout(100):
-                return await Importer(visit, self.intake, lambda _state: None).run()
-        finally:
-            medium.close()
-
-    async def answer(self, holds: Callable[[Answer], bool]) -> Answer:
-        async with asyncio.timeout(100):
-            while (found := self.intake.answer()) is None or not holds(found):  # noqa: ASYNC110 - by another task
-                await asyncio.sleep(0.02)
-        return found
-
-    def kept(self) -> set[str]:
-        return {file.name.partition(".")[2] for file in self.store.rglob("targets/**/*") if file.is_file()}
-
-
 @pytest.fixture
 async def hall(short: Path) -> Hall:
-    builder = RepositoryBuilder(now=now())
-    site = await set_up_site(short, builder)
-    (short / "upstream").rename(short / "nowhere")
-    return Hall(site, builder, short)
+    return await make_hall(short)
 
 
 async def test_a_stick_brings_a_release_and_the_node_is_told_to_install_it(hall: Hall, short: Path) -> None:

@@ -58,18 +58,22 @@ class SingleBundles:
             await copy(desk, number, (), staged, length=size_bytes)
             sha256 = await asyncio.to_thread(_sha256, staged, size_bytes)
         try:
-            return await self._keep(sha256, size_bytes, staged)
+            return await self.keep(sha256, size_bytes, staged, name="stick")
         finally:
             await asyncio.to_thread(staged.discard)  # it was staged under a name that means nothing from here on
 
-    async def _keep(self, sha256: Digest, size_bytes: int, staged: Staged) -> tuple[bool, Obtained]:
+    async def keep(self, sha256: Digest, size_bytes: int, staged: Staged, *, name: str) -> tuple[bool, Obtained]:
+        """Prove what is staged and keep it, as a file `name`: whether it was here already, and the bundle.
+
+        Errors: `TrustError`, `BundleError`, `StoreError`.
+        """
         listed = self._vouched[0].listed(sha256, size_bytes)
         if listed is not None:
             return await self._keep_listed(listed[0], staged), listed[1]
         trouble: FieldrelayError | None = None
         rauc = await asyncio.to_thread(_is_squashfs, staged.path)  # its name on the medium says nothing
         for vouched in self._vouched:
-            info = vouched.info("stick.raucb" if rauc else "stick.swu", sha256, size_bytes)
+            info = vouched.info(f"{name}.raucb" if rauc else f"{name}.swu", sha256, size_bytes)
             try:
                 if (kept := await vouched.kept(info)) is not None:
                     return True, kept

@@ -1,7 +1,8 @@
 """Sees media come, has each adopted, orders what it brought, and answers until the nodes are through with it.
 
 The answer of every medium is written on entering each course, so a gateway that was killed goes on: with the adoption while the
-medium is still here, with the nodes in any case. A visit that has an answer beyond `adopting` is never adopted again.
+medium is still here, with the nodes in any case. A visit that has an answer beyond `adopting` is never adopted again. What became
+of it is reported before the answer says so, and once more when the nodes have ended (`reports`).
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from gateway.database.records import ActionOutcome
 from gateway.fleet.by_hand import ByHand, Carrier
 from gateway.north.intake.adoption import Adopted, Adopter
 from gateway.north.intake.desk import Desk
+from gateway.north.intake.reports import Reports
 from media.intake import Intake, media_in
 from media.records import MAX_CONTENTS, MAX_NODES, Answer, Course, NodeResult, Offer, Verdict
 from update.durable import Disk
@@ -27,6 +29,8 @@ LOOK_S: Final = 0.5
 _WELL = frozenset({ActionOutcome.SUCCESS, ActionOutcome.UNVERIFIED, ActionOutcome.DOWNLOADED, ActionOutcome.SUPERSEDED})
 _TOLD_EVERY_S: Final = 0.5
 _NODES_EVERY_S: Final = 1.0
+_REPORT_AGAIN_S: Final = 10.0
+_ENDED = frozenset({Course.DONE, Course.FAILED})
 
 
 @dataclass(slots=True)
@@ -39,12 +43,21 @@ class Visits:
     """All media of one gateway. `install`: order what came; otherwise it is only kept."""
 
     def __init__(
-        self, disk: Disk, root: Path, adopter: Adopter, by_hand: ByHand, now: Callable[[], datetime], *, install: bool
+        self,
+        disk: Disk,
+        root: Path,
+        adopter: Adopter,
+        by_hand: ByHand,
+        reports: Reports,
+        *,
+        now: Callable[[], datetime],
+        install: bool,
     ) -> None:
         self._disk = disk
         self._root = root
         self._adopter = adopter
         self._by_hand = by_hand
+        self._reports = reports
         self._now = now
         self._install = install
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -76,6 +89,8 @@ class Visits:
             await self._visit(intake, offer)
         elif answer is not None and answer.course is Course.UPDATING:
             await self._follow(intake, answer, offer)
+        elif answer is not None and answer.course in _ENDED and answer.reported != answer.course:
+            await self._report_later(intake, answer, offer)
 
     async def _visit(self, intake: Intake, offer: Offer) -> None:
         answer = Answer(medium=offer.medium, visit=offer.visit, course=Course.ADOPTING, since=self._seconds())
@@ -94,7 +109,7 @@ class Visits:
             await asyncio.wait({telling})
         taken = count.taken
         ended = replace(ended, since=self._seconds(), taken_bytes=taken if _brought(ended) else 0, wanted_bytes=taken)
-        intake.write_answer(ended)
+        intake.write_answer(await self._reported(ended, offer))
         _LOG.info("medium %s: %s, %s bytes taken", offer.medium, ended.course, taken)
 
     async def _adopt(self, intake: Intake, offer: Offer, count: _Count) -> Adopted:
@@ -127,6 +142,8 @@ class Visits:
             fresh = with_nodes(answer, await self._by_hand.look(answer.nodes))
             if fresh != answer:
                 answer = replace(fresh, since=self._seconds())
+                if answer.course in _ENDED:
+                    answer = await self._reported(answer, offer)
                 await asyncio.to_thread(intake.write_answer, answer)
             now = await asyncio.to_thread(intake.offer)
             if now is not None and now.visit != visit:
@@ -142,6 +159,25 @@ class Visits:
                 await asyncio.to_thread(intake.write_answer, told)
             except StoreError as error:
                 _LOG.warning("cannot tell how far medium %s is: %s (%s)", intake.medium, error, error.code)
+
+    async def _reported(self, answer: Answer, offer: Offer | None) -> Answer:
+        """The answer once it is reported; as it was where that cannot be now."""
+        same = offer is not None and offer.visit == answer.visit
+        label = offer.label if same and offer is not None else answer.medium
+        try:
+            await self._reports.compose(answer, label)
+        except StoreError as error:
+            _LOG.error("cannot report on medium %s yet: %s (%s)", answer.medium, error, error.code)
+            return answer
+        return replace(answer, reported=answer.course)
+
+    async def _report_later(self, intake: Intake, answer: Answer, offer: Offer | None) -> None:
+        """What could not be reported when it ended, or ended just before the gateway did."""
+        told = await self._reported(answer, offer)
+        if told != answer:
+            await asyncio.to_thread(intake.write_answer, told)
+        else:
+            await asyncio.sleep(_REPORT_AGAIN_S)
 
     def _seconds(self) -> int:
         return int(self._now().timestamp())
