@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from gateway.cli.simulate_cpu import cpu
+from gateway.cli.simulate_mcu import mcu
 from gateway.simulators.fpga import GOLDEN, GOLDEN_VERSION, Fpga, FpgaFaults, create_fpga, make_bitstream
 from gateway.simulators.fpga_tree import FpgaTree, make_tree, serve_tree
 from update.errors import StateError
@@ -25,6 +26,7 @@ def simulate() -> None:
 
 
 simulate.add_command(cpu)
+simulate.add_command(mcu)
 
 
 @simulate.group()

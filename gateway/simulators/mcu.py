@@ -6,7 +6,7 @@ suite `tests/contract/test_microcontrollers.py` holds it against the real firmwa
 
 - A start with an image that is marked: swap if its hash fits (else it is erased), and keep it only where it was marked for good.
   The next start of an image that nobody confirmed swaps back.
-- A power cut in the middle of a swap is finished by the next start, so that it looks as if the swap had come later.
+- A swap that a power cut interrupts (`McuFaults.swap_cuts`) is finished by the next start, as if it had come later.
 - An upload that was begun is kept in RAM: gone with every start.
 """
 
@@ -51,6 +51,8 @@ class McuFaults:
     recovery: bool = False  # serial recovery: images without flags, as MCUboot itself lists them
     keeps_running: bool = False  # a restart is granted, and does not come
     answer_after_s: float = 0.0  # a slow line
+    lost_share: float = 0.0  # of the requests, so many in one never arrive; always the same ones
+    swap_cuts: int = 0  # so many of the next swaps lose the power in the middle; the device is off until its next start
 
 
 class Refusal(Exception):  # noqa: N818 - an answer of the device, which is no error of this program
@@ -59,6 +61,16 @@ class Refusal(Exception):  # noqa: N818 - an answer of the device, which is no e
     def __init__(self, code: int, group: int = _IMAGE_GROUP) -> None:
         super().__init__(f"group {group}, rc {code}")
         self.code, self.group = code, group
+
+
+@dataclass(frozen=True, slots=True)
+class Flash:
+    """All that outlasts a power cut: two places, and what MCUboot has noted."""
+
+    places: tuple[bytes, bytes]
+    mark: Mark = Mark.NONE
+    swapped: bool = False
+    image_ok: bool = True
 
 
 @dataclass(slots=True)
@@ -70,9 +82,13 @@ class _Upload:
     received: bytearray = field(default_factory=bytearray)
 
 
+def _nothing() -> None:
+    """Nobody looks at it."""
+
+
 @dataclass(slots=True)
 class Mcu:
-    """One device. `places` are what flash holds; safe to call from several threads."""
+    """One device. `places` are what flash holds; `moment` is called around each request. Safe to call from several threads."""
 
     places: list[bytes]
     slot_bytes: int = 0x1A000
@@ -83,6 +99,8 @@ class Mcu:
     image_ok: bool = True
     requests: int = 0
     starts: int = 0
+    is_off: bool = False
+    moment: Callable[[], None] = _nothing
     _upload: _Upload | None = None
     _lock: RLock = field(default_factory=RLock)
 
@@ -91,7 +109,10 @@ class Mcu:
         with self._lock:
             self.starts += 1
             self._upload = None
-            if self.mark is not Mark.NONE:
+            self.is_off = self.mark is not Mark.NONE and self.faults.swap_cuts > 0
+            if self.is_off:
+                self.faults.swap_cuts -= 1
+            elif self.mark is not Mark.NONE:
                 self._swap_in()
             elif self.swapped and not self.image_ok:
                 self.places.reverse()
@@ -103,7 +124,12 @@ class Mcu:
 
     def is_silent(self) -> bool:
         """Whether nothing is answered now."""
-        return self.faults.silent or self.version() in self.faults.silent_versions
+        return self.is_off or self.faults.silent or self.version() in self.faults.silent_versions
+
+    def flash(self) -> Flash:
+        """What a power cut would leave now."""
+        with self._lock:
+            return Flash((self.places[0], self.places[1]), self.mark, self.swapped, self.image_ok)
 
     def _swap_in(self) -> None:
         keep, self.mark = self.mark is Mark.KEEP, Mark.NONE

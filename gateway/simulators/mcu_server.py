@@ -13,11 +13,12 @@ import struct
 import tty
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from random import Random
 from typing import Final
 
 import cbor2
 
-from gateway.simulators.mcu import Mcu, Refusal
+from gateway.simulators.mcu import Mcu, McuFaults, Refusal
 
 _HEADER: Final = struct.Struct("!BBHHBB")
 _OS_GROUP, _RESET, _WRITE, _OP, _VERSION_2 = 0, 5, 2, 0x7, 0x8
@@ -120,13 +121,19 @@ def to_lines(frame: bytes) -> bytes:
 
 
 def _serve(mcu: Mcu, frame: bytes, send: _Send) -> None:
+    mcu.moment()
+    _take(mcu, frame, send)
+    mcu.moment()
+
+
+def _take(mcu: Mcu, frame: bytes, send: _Send) -> None:
     """Answer one frame, or do what the device's faults say instead."""
     number, mcu.requests = mcu.requests, mcu.requests + 1
     faults = mcu.faults
     if number in faults.restart_at:
         mcu.start()
         return
-    if mcu.is_silent() or number in faults.lost_requests or len(frame) < _HEADER.size:
+    if mcu.is_silent() or _is_lost(number, faults) or len(frame) < _HEADER.size:
         return
     answer, resets = _answer(mcu, frame)
     if number in faults.damaged_answers:
@@ -138,6 +145,10 @@ def _serve(mcu: Mcu, frame: bytes, send: _Send) -> None:
             send(answer)
     if resets and not faults.keeps_running:
         mcu.start()
+
+
+def _is_lost(number: int, faults: McuFaults) -> bool:
+    return number in faults.lost_requests or Random(number).random() < faults.lost_share  # noqa: S311 - faults must repeat
 
 
 def _answer(mcu: Mcu, frame: bytes) -> tuple[bytes, bool]:
