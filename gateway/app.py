@@ -21,7 +21,7 @@ from aiohttp import web
 from gateway.alone import alone
 from gateway.background import background_work
 from gateway.config import ContentSection, GatewayConfig, SouthSection, StateFolder
-from gateway.control.build import Shown, Site, make_control, serve_operators
+from gateway.control.build import Shown, Site, make_control, make_status, serve_operators
 from gateway.database.engine import Database, sqlite_url
 from gateway.fleet.attached.build import AttachedDevices, make_attached
 from gateway.fleet.build import Fleet, make_fleet
@@ -59,6 +59,7 @@ from gateway.south.relays import Find, Relays
 from gateway.south.routes import Part, content_application, listen, make_runner, south_application
 from gateway.south.scrub import Scrub
 from gateway.south.seeds import old_files
+from gateway.web.build import Means, serve_page
 from update.durable import Disk
 from update.errors import StateError, StoreError
 from update.store.journal import Journal
@@ -153,7 +154,7 @@ async def _run(
         await stack.enter_async_context(_plain_listener(config.south.content, own, mirrored, shares))
         await stack.enter_async_context(_towards_nodes(ground, database, fleet, port, authority, begin=background))
         shown = Shown(mirrored.states, elsewhere.states, prefetch.states, attached.states)
-        await stack.enter_async_context(_operators(ground, database, mirrors, room, fleet=fleet, shown=shown))
+        await stack.enter_async_context(_people(ground, database, mirrors, room, fleet=fleet, shown=shown, begin=background))
         ready(Listening(port))
         await stop.wait()
 
@@ -334,13 +335,17 @@ def _find_verified(store: Store, mirrors: Mirrors) -> Find:
     return find
 
 
-def _operators(
-    ground: Ground, database: Database, mirrors: Mirrors, room: Room, *, fleet: Fleet, shown: Shown
-) -> AbstractAsyncContextManager[None]:
-    """The socket for commands."""
+@asynccontextmanager
+async def _people(
+    ground: Ground, database: Database, mirrors: Mirrors, room: Room, *, fleet: Fleet, shown: Shown, begin: Begin
+) -> AsyncGenerator[None]:
+    """The operators' socket for commands, and everybody's page."""
     site = Site(ground.config.gateway.name, ground.now, _intervals(ground.config.south), shown)
-    control = make_control(database, mirrors, room, fleet, site)
-    return serve_operators(ground.config.control, control, ground.disk)
+    status = make_status(database, mirrors, room, fleet, site)
+    means = Means(ground.disk, ground.now, ground.folder.server, begin)
+    operators = serve_operators(ground.config.control, make_control(database, mirrors, status, fleet), ground.disk)
+    async with operators, serve_page(ground.config, status, means):
+        yield
 
 
 async def _shown(config: GatewayConfig, mirrors: Mirrors, unlisted: UnlistedBundles, begin: Begin) -> None:

@@ -17,10 +17,12 @@ from pydantic.dataclasses import dataclass
 from gateway.sections.assigners import HawkbitSection, WfxSection, checked_hawkbit, checked_wfx
 from gateway.sections.attached import AttachedSection, checked_attached
 from gateway.sections.interlocks import InterlockSection, checked_interlocks
+from gateway.sections.log import LogSection
 from gateway.sections.media import MediaSection
 from gateway.sections.probes import ProbeSection, checked_probes
 from gateway.sections.pushed import SwuforwardSection, checked_swuforward
 from gateway.sections.routes import RouteSection, checked_routes
+from gateway.sections.web import WebSection
 from gateway.sections.webhooks import WebhookSection, checked_webhooks
 from update.bundle.rauc_reader import RaucPurpose
 from update.errors import ConfigurationError
@@ -80,23 +82,6 @@ _Limit = Annotated[int, Field(strict=True, ge=1)]
 _PatchMemory = Annotated[int, Field(strict=True, ge=1 << 20, le=256 << 20)]
 _MakerMemory = Annotated[int, Field(strict=True, ge=256 << 20)]
 _Id = Annotated[int, Field(strict=True, ge=0, le=2**32 - 2)]
-
-
-class LogFormat(StrEnum):
-    """`auto`: text on a terminal, JSON lines elsewhere."""
-
-    AUTO = "auto"
-    TEXT = "text"
-    JSON = "json"
-
-
-class LogLevel(StrEnum):
-    """The least serious message that is written."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
@@ -201,14 +186,6 @@ class StoreSection:
     scrub_days: _Days = 30
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
-class LogSection:
-    """What is logged, and how it is written."""
-
-    level: LogLevel = LogLevel.INFO
-    format: LogFormat = LogFormat.AUTO
-
-
 class PrefetchMode(StrEnum):
     """What of the images of an ordered release is fetched before nodes ask for it."""
 
@@ -284,6 +261,7 @@ class GatewayConfig:
     route: Annotated[tuple[RouteSection, ...], AfterValidator(checked_routes)] = ()
     webhook: Annotated[tuple[WebhookSection, ...], AfterValidator(checked_webhooks)] = ()
     media: MediaSection = MediaSection()
+    web: WebSection = WebSection()
     attached: Annotated[tuple[AttachedSection, ...], AfterValidator(checked_attached)] = ()
 
 

@@ -5,6 +5,7 @@ found -> checking -> copying n % -> safe to remove -> updating k/n -> done | fai
 (`Signal.removable`): it stays true while nodes are updated, since nothing reads the medium any more.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -42,6 +43,11 @@ class Signal:
     def percent(self) -> int:
         """How far it is, 0 to 100; 0 where there is nothing to count. It says 100 only when all is done."""
         return 100 * self.done // self.total if self.total else 0
+
+
+def foremost(signals: Iterable[Signal]) -> Signal | None:
+    """Of several media, the one that a single light is about: what must stay plugged in, then what failed, then the newest."""
+    return max(signals, key=lambda each: (not each.removable, each.show is Show.FAILED, each.since), default=None)
 
 
 _BUSY = frozenset({Stage.FOUND, Stage.CHECKING, Stage.COPYING})

@@ -5,7 +5,7 @@ import logging
 from datetime import UTC, datetime
 from typing import TextIO
 
-from gateway.config import LogFormat, LogSection
+from gateway.sections.log import LogFormat, LogSection
 from update.errors import FieldrelayError
 
 _TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"

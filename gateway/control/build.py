@@ -46,9 +46,9 @@ class Site:
     shown: Shown
 
 
-def make_control(database: Database, repositories: Repositories, store: StoreSize, fleet: Fleet, site: Site) -> Sequence[Part]:
-    """Every command."""
-    status = Status(
+def make_status(database: Database, repositories: Repositories, store: StoreSize, fleet: Fleet, site: Site) -> Status:
+    """What is shown to operators, and less of it to everybody."""
+    return Status(
         database,
         repositories,
         store,
@@ -63,6 +63,10 @@ def make_control(database: Database, repositories: Repositories, store: StoreSiz
         attached=site.shown.attached,
         releases=fleet.releases.current,
     )
+
+
+def make_control(database: Database, repositories: Repositories, status: Status, fleet: Fleet) -> Sequence[Part]:
+    """Every command."""
     orders = Control(status, fleet.assigner, fleet.tokens, repositories, ChosenModes(database))
     single = NodeControl(fleet.ownership, fleet.accounts, fleet.confirmations)
     return [orders, single, PlanControl(fleet.planner), ReleaseControl(fleet.releases), ReportControl(database)]

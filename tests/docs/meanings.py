@@ -15,6 +15,7 @@ MEANINGS: Final[dict[str, str]] = {
     "south.content.addresses": "Where it listens.",
     "south.content.port": "The TCP port of these addresses.",
     "media.enabled": "Whether sticks are taken in.",
+    "web.enabled": "Whether the page is served.",
     "wan.proxy": "An HTTP proxy for upstreams; none: directly, as the system routes.",
     "wan.proxy_credentials": 'A file with the proxy\'s "user:password", readable by the gateway only.',
     "wan.source_address": "The local address from which connections are made.",

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from gateway.config import (
     ContentSection,
     GatewayConfig,
-    LogLevel,
     RepositorySection,
     load_config,
     parse_config,
 )
 from gateway.sections.assigners import HawkbitSection, WfxSection
 from gateway.sections.interlocks import InterlockSection
+from gateway.sections.log import LogLevel
 from gateway.sections.probes import ProbeSection
 from gateway.sections.pushed import SwuforwardSection
 from gateway.sections.routes import RouteKind, RouteSection

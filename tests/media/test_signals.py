@@ -19,7 +19,7 @@ from media.records import (
     from_mapping,
     to_mapping,
 )
-from media.signals import Show, Signal, signal_of
+from media.signals import Show, Signal, foremost, signal_of
 from media.words import BIG, Language, advice, big
 from update.digest import digest_of
 from update.errors import CorruptError
@@ -109,6 +109,15 @@ def test_a_failure_of_the_stick_is_not_hidden_by_an_answer() -> None:
 def test_nothing_new_on_the_same_stick_leaves_the_running_update_in_sight() -> None:
     assert shown(Stage.NOTHING_NEW, ANSWER).show is Show.UPDATING
     assert shown(Stage.NOTHING_NEW, replace(ANSWER, course=Course.DONE)).show is Show.NOTHING_NEW
+
+
+def test_one_light_for_several_sticks_is_about_the_one_that_must_stay() -> None:
+    done, failed = Signal(Show.DONE, "A", True, 300), Signal(Show.FAILED, "B", True, 100)
+    copying, newest = Signal(Show.COPYING, "C", False, 50), Signal(Show.SAFE, "D", True, 400)
+    assert foremost([done, failed, copying, newest]) is copying
+    assert foremost([done, failed, newest]) is failed
+    assert foremost([done, newest]) is newest
+    assert foremost([]) is None
 
 
 def test_the_words_carry_the_figures() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.cli.logs import set_up_logging
-from gateway.config import LogFormat, LogLevel, LogSection
+from gateway.sections.log import LogFormat, LogLevel, LogSection
 from update.errors import HardwareError
 
 
