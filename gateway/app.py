@@ -22,6 +22,7 @@ from gateway.alone import alone
 from gateway.background import background_work
 from gateway.config import ContentSection, GatewayConfig, SouthSection, StateFolder
 from gateway.control.build import Shown, Site, make_control, make_status, serve_operators
+from gateway.control.media import media_control
 from gateway.database.engine import Database, sqlite_url
 from gateway.fleet.attached.build import AttachedDevices, make_attached
 from gateway.fleet.build import Fleet, make_fleet
@@ -343,7 +344,8 @@ async def _people(
     site = Site(ground.config.gateway.name, ground.now, _intervals(ground.config.south), shown)
     status = make_status(database, mirrors, room, fleet, site)
     means = Means(ground.disk, ground.now, ground.folder.server, begin)
-    operators = serve_operators(ground.config.control, make_control(database, mirrors, status, fleet), ground.disk)
+    parts = [*make_control(database, mirrors, status, fleet), media_control(ground.config, ground.disk)]
+    operators = serve_operators(ground.config.control, parts, ground.disk)
     async with operators, serve_page(ground.config, status, means):
         yield
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from gateway.cli import fleet, output, plan, releases, reports
+from gateway.cli import fleet, output, plan, releases, reports, stale
 from gateway.cli.places import Places, reason_option
 from gateway.cli.serve import serve as run_gateway
 from gateway.cli.show import as_json, emit
@@ -36,7 +36,7 @@ def gateway(context: click.Context, config: Path, socket: Path | None) -> None:
     context.obj = Places(config, socket)
 
 
-for _command in (*fleet.COMMANDS, *plan.COMMANDS, *releases.COMMANDS, *reports.COMMANDS):
+for _command in (*fleet.COMMANDS, *plan.COMMANDS, *releases.COMMANDS, *reports.COMMANDS, *stale.COMMANDS):
     gateway.add_command(_command)
 
 

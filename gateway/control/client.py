@@ -8,7 +8,7 @@ from typing import TypeVar
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, UnixConnector
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.control import messages, node_messages, plan_messages, release_messages, report_messages
+from gateway.control import media_messages, messages, node_messages, plan_messages, release_messages, report_messages
 from gateway.edge import Refusal
 from gateway.fleet.catalogue import RepositoryState
 from gateway.fleet.release_states import ReleaseState
@@ -86,6 +86,11 @@ class ControlClient:
         """What a release plan would do now."""
         body = plan_messages.PLAN_REQUEST.dump_json(request)
         return await self._call("POST", plan_messages.PLANS, plan_messages.PLAN_REPLY, body)
+
+    async def accept_stale(self, medium: str, request: media_messages.StaleRequest) -> media_messages.StaleReply:
+        """Accept a medium past its expiry."""
+        path, body = media_messages.ACCEPT_STALE.format(medium=medium), media_messages.STALE_REQUEST.dump_json(request)
+        return await self._call("POST", path, media_messages.STALE_REPLY, body)
 
     async def start_release(self, request: release_messages.StartRequest) -> ReleaseState:
         """Begin a release plan."""

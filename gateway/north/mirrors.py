@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
 
 from gateway.fleet.catalogue import RepositoryState
 from gateway.north.sources import TargetSource, Upstream
@@ -82,10 +83,12 @@ class Mirrors:
         """The visitor goes."""
         self._mirrors[repository].leave(visitor)
 
-    async def visited(self, repository: str, visitor: Upstream, lacking: Lacking) -> Mapping[str, FieldrelayError]:
+    async def visited(
+        self, repository: str, visitor: Upstream, lacking: Lacking, *, grace: timedelta = timedelta()
+    ) -> Mapping[str, FieldrelayError]:
         """`Mirror.visit`, and everybody who watches is told."""
         try:
-            return await self._mirrors[repository].visit(visitor, lacking)
+            return await self._mirrors[repository].visit(visitor, lacking, grace=grace)
         finally:
             self._tell()
 

@@ -19,7 +19,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from gateway.fleet.catalogue import RepositoryState
@@ -172,15 +172,19 @@ class Mirror:
                 await self._return_to_last()
         return self.state()
 
-    async def visit(self, visitor: Upstream, lacking: Lacking = _unasked) -> Mapping[str, FieldrelayError]:
+    async def visit(
+        self, visitor: Upstream, lacking: Lacking = _unasked, *, grace: timedelta = timedelta()
+    ) -> Mapping[str, FieldrelayError]:
         """Take what a visitor brings; why targets of it were refused, by path. `leave` ends it, also after an error.
+
+        `grace`: how long past their expiry its timestamp and snapshot may be.
 
         Errors: `TrustError` for metadata that is refused, and what the visitor raises; the repository is then as it was.
         """
         async with self._lock:
             self._visitor = self._current.upstream = visitor
             try:
-                refreshed = await self._repository.refresh()
+                refreshed = await self._repository.refresh(grace=grace)
                 self._trouble = None
                 return await self._show(refreshed, fetch=True, visitor=visitor, lacking=lacking)
             except FieldrelayError:

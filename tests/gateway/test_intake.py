@@ -9,11 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from gateway.control.media_messages import StaleRequest
 from media.records import Course, Stage, Verdict
 from tests.builders.hall import BOARD, Hall, make_hall, whole
 from tests.builders.relayed import custom_of, make_zck
 from tests.builders.repository import RepositoryBuilder
 from tests.builders.standing_site import now, offered
+from update.errors import ForbiddenError, NotFoundError, UsageError
+
+DAY_S = 86400
 
 
 @pytest.fixture
@@ -130,6 +134,49 @@ async def test_a_stick_that_is_not_to_be_trusted_is_refused_by_name(hall: Hall, 
 
         assert (state.stage, state.code) == (Stage.FAILED, code), state.message
         assert hall.kept() == before
+
+
+@pytest.mark.parametrize(
+    ("role", "late_days", "grace_s", "code"),
+    [
+        ("timestamp", 1, 2 * DAY_S, ""),
+        ("snapshot", 1, 2 * DAY_S, ""),
+        ("timestamp", 3, 2 * DAY_S, "trust.expired"),
+        ("targets", 1, 2 * DAY_S, "trust.expired"),
+        ("root", 1, 2 * DAY_S, "trust.expired"),
+    ],
+)
+async def test_an_operator_has_a_stick_accepted_past_its_expiry_once(
+    hall: Hall, role: str, late_days: int, grace_s: int, code: str
+) -> None:
+    hall.builder.add_target("os/whole-2.swu", whole(hall.folder).read_bytes(), BOARD)
+    getattr(hall.builder, role).expires = now() - timedelta(days=late_days)
+    if role == "root":
+        hall.builder.root.version += 1
+        hall.builder.publish_root()
+    hall.write_stick()
+    async with hall.with_media(install=False, stale_grace_s=grace_s).running():
+        assert (await hall.plug_in()).code == "trust.expired"
+        reply = await hall.site.operator.accept_stale("update-1", StaleRequest(reason="the line is down"))
+        assert reply.medium == "update-1"
+        state = await hall.plug_in()
+        assert state.code == code, state.message
+        answer = await hall.answer(lambda said: bool(said.reported))
+        assert answer.stale.endswith(": the line is down")
+        assert bool(hall.kept()) is (not code)
+        assert (await hall.plug_in()).code == "trust.expired", "it was for one visit"
+
+
+async def test_nobody_accepts_what_is_stale_where_the_site_forbids_it(hall: Hall) -> None:
+    async with hall.with_media().running():
+        with pytest.raises(ForbiddenError, match="stale_grace_s"):
+            await hall.site.operator.accept_stale("update-1", StaleRequest(reason="x"))
+    async with hall.with_media(stale_grace_s=60).running():
+        with pytest.raises(NotFoundError, match="no medium"):
+            await hall.site.operator.accept_stale("update-1", StaleRequest(reason="x"))
+        (hall.folder / "intake" / "update-1").mkdir()
+        with pytest.raises(UsageError, match="reason"):
+            await hall.site.operator.accept_stale("update-1", StaleRequest(reason=" "))
 
 
 async def test_single_bundles_are_taken_only_where_the_site_says_so(hall: Hall, short: Path) -> None:

@@ -103,10 +103,10 @@ class Repository:
         """Delegated roles and targets that were refused when all were last loaded: (name, refusal)."""
         return tuple(self._problems.items())
 
-    async def refresh(self) -> Refreshed:
-        """Bring the metadata up to date from the fetcher."""
+    async def refresh(self, *, grace: timedelta = timedelta()) -> Refreshed:
+        """Bring the metadata up to date from the fetcher. `grace`: how long past its expiry a timestamp or snapshot may be."""
         async with self._lock:
-            return await self._update(self._fetch, ahead=True)
+            return await self._update(self._fetch, ahead=True, grace=grace)
 
     async def restore(self) -> Refreshed:
         """Verify the kept metadata again, without the fetcher; `NotStoredError` if no refresh ever completed here."""
@@ -149,7 +149,7 @@ class Repository:
             files.append((wire_path(state.root, "snapshot", state.snapshot.version), state.snapshot.data))
             return [*files, ("metadata/timestamp.json", state.timestamp.data)]
 
-    async def _update(self, fetch: Fetch, *, ahead: bool) -> Refreshed:
+    async def _update(self, fetch: Fetch, *, ahead: bool, grace: timedelta = timedelta()) -> Refreshed:
         self._state, self._targets, self._problems = None, {}, {}
         floor = await asyncio.to_thread(self._floor.load)
         refresh = Refresh(
@@ -161,6 +161,7 @@ class Repository:
             time=max(self._now(), floor.time),
             strict_time=self._strict_time,
             ahead=ahead,
+            grace=grace,
         )
         self._accepted = refresh.accepted
         state = await refresh.run()

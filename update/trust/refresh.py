@@ -13,7 +13,7 @@ fetched again. What that could let in, the floor keeps out. A rotation of the ke
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from tuf.api.metadata import Root, Snapshot, T, Targets, Timestamp
@@ -85,7 +85,8 @@ class Refresh:
     """The sequence; one object for one run. `time` is max(clock, time floor), `pinned` the root given in advance.
 
     `accepted` holds what passed so far, in order: after a refusal it tells how far the run came. With `ahead` false only the
-    complete set counts: a later timestamp or snapshot, kept when a refresh broke off, is not compared with.
+    complete set counts: a later timestamp or snapshot, kept when a refresh broke off, is not compared with. `grace`: by how much
+    timestamp and snapshot may be past their expiry even under `strict_time`; an operator's word, for one run.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Refresh:
         time: datetime,
         strict_time: bool,
         ahead: bool,
+        grace: timedelta = timedelta(),
     ) -> None:
         self._name = name
         self._ahead = ahead
@@ -108,6 +110,7 @@ class Refresh:
         self._fetch = fetch
         self._time = time
         self._strict_time = strict_time
+        self._grace = grace
         self._stale: list[Trusted[Timestamp] | Trusted[Snapshot]] = []
         self.accepted: list[AnyTrusted] = []
 
@@ -208,7 +211,7 @@ class Refresh:
         try:
             rules.check_expiry(trusted, self._time)
         except ExpiredError:
-            if self._strict_time:
+            if self._strict_time and self._time - trusted.signed.expires > self._grace:
                 raise
             self._stale.append(trusted)
         self.accepted.append(trusted)

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from typing import Final, Protocol
 
@@ -69,6 +70,15 @@ class Adopted:
     contents: tuple[Content, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Bring:
+    """One visit: where its bytes come from, who is told how many are lacking, and how long past its expiry it may be."""
+
+    desk: Desk
+    lacking: Callable[[int], None]
+    grace: timedelta
+
+
 class Adopter:
     """Adopts what visits bring. `lacking` of a visit is called with bytes that are going to be asked for besides."""
 
@@ -81,15 +91,19 @@ class Adopter:
         self._singles = singles
         self._requests = requests
 
-    async def adopt(self, desk: Desk, offer: Offer, lacking: Callable[[int], None]) -> Adopted:
-        """Everything of an offer, in its order. Errors: `MediumGoneError`, `StoreError`."""
+    async def adopt(self, desk: Desk, offer: Offer, lacking: Callable[[int], None], *, grace: timedelta = timedelta()) -> Adopted:
+        """Everything of an offer, in its order; `grace`: how long past its expiry it may be.
+
+        Errors: `MediumGoneError`, `StoreError`.
+        """
+        bring = _Bring(desk, lacking, grace)
         repositories: list[str] = []
         singles: list[Brought] = []
         contents: list[Content] = []
         for found in offer.found:
             match found.kind:
                 case Kind.REPOSITORY:
-                    name, judged = await self._repository(desk, found, lacking)
+                    name, judged = await self._repository(bring, found)
                     repositories += [name] if name else []
                     contents += judged
                 case Kind.BUNDLE:
@@ -108,39 +122,37 @@ class Adopter:
         data = await desk.file(found.number, (), found.size_bytes)
         return await self._requests.take(data, found.name, writable=writable)
 
-    async def _repository(self, desk: Desk, found: Recognised, lacking: Callable[[int], None]) -> tuple[str, tuple[Content, ...]]:
+    async def _repository(self, bring: _Bring, found: Recognised) -> tuple[str, tuple[Content, ...]]:
         """The configured repository that it belongs to (empty: none), and what became of it."""
         trouble: FieldrelayError = SignatureError(_FOREIGN)
         belongs = ""
         for name in self._mirrors.repositories():
-            visitor = Visitor(desk, found.number)
+            visitor = Visitor(bring.desk, found.number)
             try:
-                return name, await self._visit(name, visitor, desk, found, lacking)
+                return name, await self._visit(name, visitor, bring, found)
             except (MediumGoneError, StoreError):
                 raise
             except (SignatureError, ThresholdError) as error:
-                _LOG.info("%s is not repository %s: %s (%s)", found.name or desk.label, name, error, error.code)
+                _LOG.info("%s is not repository %s: %s (%s)", found.name or bring.desk.label, name, error, error.code)
             except FieldrelayError as error:
                 trouble, belongs = error, name
             finally:
                 self._mirrors.leave(name, visitor)
-        _LOG.warning("a repository of %s is refused: %s (%s)", desk.label, trouble, trouble.code)
+        _LOG.warning("a repository of %s is refused: %s (%s)", bring.desk.label, trouble, trouble.code)
         return "", (_refused(Content(kind=Kind.REPOSITORY, name=found.name, repository=belongs, verdict=Verdict.KNOWN), trouble),)
 
-    async def _visit(
-        self, name: str, visitor: Visitor, desk: Desk, found: Recognised, lacking: Callable[[int], None]
-    ) -> tuple[Content, ...]:
+    async def _visit(self, name: str, visitor: Visitor, bring: _Bring, found: Recognised) -> tuple[Content, ...]:
         missing: list[TargetInfo] = []
 
         def note(targets: Sequence[TargetInfo]) -> None:
             missing.extend(targets)
-            lacking(sum(info.length for info in targets))
+            bring.lacking(sum(info.length for info in targets))
 
-        troubles = dict(await self._mirrors.visited(name, visitor, note))
+        troubles = dict(await self._mirrors.visited(name, visitor, note, grace=bring.grace))
         for info in missing:
             if info.custom.zck_header is not None and info.path not in troubles:
                 try:
-                    await self._image(desk, found.number, info)
+                    await self._image(bring.desk, found.number, info)
                 except (MediumGoneError, StoreError):
                     raise
                 except FieldrelayError as error:

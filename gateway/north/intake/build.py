@@ -7,6 +7,7 @@ from datetime import datetime
 from gateway.config import GatewayConfig, StateFolder
 from gateway.fleet.build import Fleet
 from gateway.fleet.by_hand import ByHand
+from gateway.fleet.stale import StalePermits
 from gateway.north.elsewhere import Begin
 from gateway.north.intake.adoption import Adopter, Chunks
 from gateway.north.intake.lines import NewestLines
@@ -41,7 +42,8 @@ def begin_visits(
     singles = SingleBundles([common.vouched(name) for name in section.singles])
     adopter = Adopter(mirrors, common.room.store, chunks, singles, SiteRequests(allowed=section.requests))
     by_hand = ByHand(common.database, mirrors, fleet.assigner, fleet.takeover, override=section.override)
-    visits = Visits(disk, section.intake, adopter, by_hand, reports, now=now, install=section.install)
+    permits = StalePermits(disk, config.gateway.state, section.intake, grace_s=section.stale_grace_s)
+    visits = Visits(disk, section.intake, adopter, by_hand, reports=reports, permits=permits, now=now, install=section.install)
     begin(_listening(visits, lines) if section.requests else visits.run(), "media")
 
 

@@ -9,12 +9,13 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from gateway.database.records import ActionOutcome
 from gateway.fleet.by_hand import ByHand, Carrier
+from gateway.fleet.stale import StalePermits
 from gateway.north.intake.adoption import Adopted, Adopter
 from gateway.north.intake.desk import Desk
 from gateway.north.intake.reports import Reports
@@ -48,8 +49,9 @@ class Visits:
         root: Path,
         adopter: Adopter,
         by_hand: ByHand,
-        reports: Reports,
         *,
+        reports: Reports,
+        permits: StalePermits,
         now: Callable[[], datetime],
         install: bool,
     ) -> None:
@@ -58,6 +60,7 @@ class Visits:
         self._adopter = adopter
         self._by_hand = by_hand
         self._reports = reports
+        self._permits = permits
         self._now = now
         self._install = install
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -93,12 +96,13 @@ class Visits:
             await self._report_later(intake, answer, offer)
 
     async def _visit(self, intake: Intake, offer: Offer) -> None:
-        answer = Answer(medium=offer.medium, visit=offer.visit, course=Course.ADOPTING, since=self._seconds())
+        permit = self._permits.take(offer.medium)
+        answer = Answer(medium=offer.medium, visit=offer.visit, course=Course.ADOPTING, since=self._seconds(), stale=permit.words)
         intake.write_answer(answer)
         count = _Count()
         telling = asyncio.create_task(self._tell(intake, answer, count))
         try:
-            adopted = await self._adopt(intake, offer, count)
+            adopted = await self._adopt(intake, offer, count, permit.grace)
         except FieldrelayError as error:
             _LOG.warning("medium %s: %s (%s)", offer.medium, error, error.code)
             ended = replace(answer, course=Course.FAILED, code=error.code, message=str(error)[:1000])
@@ -112,14 +116,14 @@ class Visits:
         intake.write_answer(await self._reported(ended, offer))
         _LOG.info("medium %s: %s, %s bytes taken", offer.medium, ended.course, taken)
 
-    async def _adopt(self, intake: Intake, offer: Offer, count: _Count) -> Adopted:
+    async def _adopt(self, intake: Intake, offer: Offer, count: _Count, grace: timedelta) -> Adopted:
         def took(size: int) -> None:
             count.taken += size
 
         def lacks(size: int) -> None:
             count.wanted += size
 
-        return await self._adopter.adopt(Desk(intake, offer, took), offer, lacks)
+        return await self._adopter.adopt(Desk(intake, offer, took), offer, lacks, grace=grace)
 
     async def _ended(self, offer: Offer, answer: Answer, adopted: Adopted) -> Answer:
         answer = replace(answer, contents=adopted.contents[:MAX_CONTENTS])
