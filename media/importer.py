@@ -26,7 +26,15 @@ from media.records import (
     Stage,
     Want,
 )
-from update.errors import FieldrelayError, LimitError, MediumError, MediumGoneError, MediumUnreadableError, WireError
+from update.errors import (
+    FieldrelayError,
+    LimitError,
+    MediumError,
+    MediumGoneError,
+    MediumUnreadableError,
+    NotFoundError,
+    WireError,
+)
 
 _LOG = logging.getLogger(__name__)
 
@@ -153,7 +161,8 @@ class Importer:
         return named
 
     def _refuse(self, want: Want, error: FieldrelayError) -> None:
-        _LOG.warning("want %s cannot be brought: %s (%s)", want.id, error, error.code)
+        level = logging.INFO if isinstance(error, NotFoundError) else logging.WARNING  # a stick rarely holds everything
+        _LOG.log(level, "want %s cannot be brought: %s (%s)", want.id, error, error.code)
         self._intake.refuse(want.id, Refusal(code=error.code, message=str(error)[:1000]))
 
     def _enter(self, stage: Stage, *, done: int = 0, total: int = 0, code: str = "", message: str = "") -> None:

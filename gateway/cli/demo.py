@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from gateway.demo.figures import OVERHEAD, Figures, write_json
+from gateway.demo.figures import OVERHEAD, Figures, StickFigures, write_json
 from gateway.demo.scenario import Demo
 from gateway.demo.screen import Screen
 from gateway.words import size
@@ -113,11 +113,19 @@ def _summary(figures: Figures, problems: Sequence[str]) -> list[str]:
         ),
         f"whole images for every node would have been {size(whole)} ({figures.chunk_bytes / whole:.1%} of that travelled)",
         f"besides: {size(figures.metadata_bytes)} of metadata and bundles, {size(figures.repeated_bytes)} again after the kill",
+        *(_stick_line(figures.stick) if figures.stick else []),
         f"{figures.seconds} s, bootloader {figures.bootloader}",
         *(f"NOT AS PROMISED: {problem}" for problem in problems),
         "" if problems else "all of it is true",
     ]
     return lines
+
+
+def _stick_line(stick: StickFigures) -> list[str]:
+    nodes = ", ".join(stick.nodes)
+    return [
+        f"a stick brought {stick.version} ({size(stick.bytes)} read in {stick.safe_seconds} s) while upstream was gone: {nodes}"
+    ]
 
 
 def _lan() -> tuple[str, str]:

@@ -39,6 +39,11 @@ class Appliance:
         """What nodes trust."""
         return StateFolder(self._folder / "state").authority[0]
 
+    @property
+    def intake(self) -> Path:
+        """Where it meets whoever reads media."""
+        return self._folder / "intake"
+
     async def set_up(self, disk: Disk, release: Release, upstreams: Sequence[str]) -> None:
         """Make keys, database and configuration; the mirror polls every few seconds, since a demo has no patience."""
         wishes = Wishes(
@@ -58,7 +63,8 @@ class Appliance:
             f'\n[[repository]]\nname = "{REPOSITORY}"\nroot = "{release.root}"\ncms_roots = ["{release.anchors}"]\n'
             f"upstreams = [{ways}]\npoll_interval_s = 5\n"
         )
-        disk.write_file(self._config, (text + repository).encode())
+        media = f'\n[media]\nenabled = true\nintake = "{self.intake}"\n'
+        disk.write_file(self._config, (text + media + repository).encode())
 
     async def start(self) -> None:
         """Start, and return when it answers its operators."""

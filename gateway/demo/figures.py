@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gateway.simulators.upstream import Traffic
+from media.records import Stage
 from update.chunks.plan import Source, plan_delta
 from update.chunks.zchunk import HeaderIndex
 
@@ -33,6 +34,18 @@ class NodeFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class StickFigures:
+    """What a stick brought: `bytes` were read of it until it was `safe` to remove; every node's slot afterwards."""
+
+    version: str
+    stage: str
+    bytes: int
+    safe_seconds: float
+    nodes: tuple[str, ...]
+    slots_sha256: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """The whole run."""
 
@@ -46,6 +59,7 @@ class Figures:
     bootloader: str
     nodes: tuple[NodeFigures, ...]
     seconds: float
+    stick: StickFigures | None = None
 
     @property
     def chunk_bytes(self) -> int:
@@ -99,6 +113,15 @@ def problems(figures: Figures, expected: Sequence[NodeFigures], images: dict[str
             found.append(
                 f"{node.id}: slot {node.slot} hashes to {node.slot_sha256[:16]}…, version {runs} to {images[runs][:16]}…"
             )
+    return found
+
+
+def stick_problems(stick: StickFigures, image: str) -> list[str]:
+    """What is not as promised of the release that came by hand; `image` is the digest of its image."""
+    found = [] if stick.stage == Stage.SAFE else [f"the stick ended as {stick.stage}, expected {Stage.SAFE}"]
+    for node, digest in zip(stick.nodes, stick.slots_sha256, strict=True):
+        if digest != image:
+            found.append(f"{node}: its slot hashes to {digest[:16]}…, version {stick.version} to {image[:16]}…")
     return found
 
 

@@ -4,7 +4,7 @@ Everything goes through `update.publish`, as `fieldrelay bundle` and `fieldrelay
 and die with its folder; the release CA is a root certificate that issues one signer's certificate, as a real one would.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -42,6 +42,32 @@ def device_of(slot: str, devices: Path = DEVICES) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Maker:
+    """The device maker at work: its keys, and the repository that it publishes."""
+
+    repository: PublishedRepository
+    keys: Mapping[str, Sequence[CryptoSigner]]  # by role
+    signer: FileSigner
+    work: Path
+    disk: Disk
+    devices: Path
+
+    def add(self, image: DemoImage, counter: int) -> BuiltBundle:
+        """Build and list the bundle of an image; `publish` makes it known."""
+        spec = _write_spec(self.disk, self.work, image, self.devices)
+        built = build_bundle(load_spec(spec), self.work / "bundles" / image.version, [self.signer], self.disk)
+        _add(self.repository, built, image.version, counter)
+        return built
+
+    def publish(self, *roles: str) -> None:
+        """Have two of three sign what has changed, and publish it."""
+        for role in roles:
+            for key in self.keys[role][: HOLDERS[role][1]]:
+                self.repository.sign(role, key)
+        self.repository.publish({role: self.keys[role] for role in ("snapshot", "timestamp")})
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """What the device maker hands out: the repository's folder, the pinned root, the anchors of bundle signatures."""
 
@@ -49,6 +75,7 @@ class Release:
     root: Path
     anchors: Path
     built: Mapping[str, BuiltBundle]  # by version
+    maker: Maker
 
 
 def publish_releases(
@@ -61,18 +88,13 @@ def publish_releases(
     repository.init(
         {role: RoleKeys(tuple(key.public_key for key in keys[role]), threshold) for role, (_, threshold) in HOLDERS.items()}
     )
-    built = {}
+    maker, built = Maker(repository, keys, signer, work, disk, devices), {}
     for counter, image in enumerate(images, 1):
         progress(f"building and signing the bundle {image.version}")
-        spec = _write_spec(disk, work, image, devices)
-        built[image.version] = build_bundle(load_spec(spec), work / "bundles" / image.version, [signer], disk)
-        _add(repository, built[image.version], image.version, counter)
+        built[image.version] = maker.add(image, counter)
     progress("signing the repository, two of three")
-    for role in ("root", "targets"):
-        for key in keys[role][: HOLDERS[role][1]]:
-            repository.sign(role, key)
-    repository.publish({role: keys[role] for role in ("snapshot", "timestamp")})
-    return Release(repository.folder, repository.folder / "metadata" / "1.root.json", anchors, built)
+    maker.publish("root", "targets")
+    return Release(repository.folder, repository.folder / "metadata" / "1.root.json", anchors, built, maker)
 
 
 def _add(repository: PublishedRepository, built: BuiltBundle, version: str, counter: int) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from gateway.control.messages import AssignRequest, TokenRequest
@@ -18,15 +19,18 @@ from gateway.demo.figures import (
     ROLLED_BACK,
     Figures,
     NodeFigures,
+    StickFigures,
     metadata_bytes,
     problems,
     repeated_bytes,
+    stick_problems,
     union_bytes,
 )
 from gateway.demo.images import DemoImage, build_images
 from gateway.demo.nodes import Factory, Plan, bootloader_here, slot_digest
 from gateway.demo.release import Release, publish_releases
 from gateway.demo.screen import Screen
+from gateway.demo.stick import big_words, plug_in, write_stick
 from gateway.simulators.board import Board
 from gateway.simulators.upstream import Faults, UpstreamServer
 from gateway.status import NodeState
@@ -68,18 +72,22 @@ class Demo:
     async def run(self, shown: Callable[[Figures], None], stay: Callable[[], Awaitable[None]] | None = None) -> None:
         """Everything, in order; `shown` gets the figures, then the site is left running while `stay` lasts."""
         images = await asyncio.to_thread(build_images, self._work, seed=SEED, cap_bytes=CAP_BYTES, progress=self._screen.step)
-        release = await asyncio.to_thread(publish_releases, images, self._work, self._disk, self._screen.step)
+        *known, last = images
+        release = await asyncio.to_thread(publish_releases, tuple(known), self._work, self._disk, self._screen.step)
         async with AsyncExitStack() as cleanup:
             upstream = UpstreamServer(release.folder, faults=Faults(bytes_per_s=LINE_BYTES_PER_S))
             cleanup.push_async_callback(self._power_off)
             cleanup.push_async_callback(self._gateway.kill)
             await cleanup.enter_async_context(upstream)
-            factory = await self._set_up(images, release, upstream)
+            factory = await self._set_up(known, release, upstream)
             await self._update_first(upstream, _headers(release))
             before_late = upstream.traffic.sent_bytes
             await self._update_late(factory, upstream)
             late_bytes = upstream.traffic.sent_bytes - before_late
-            shown(await self._measure(images, release, upstream, late_bytes))
+            figures = await self._measure(known, release, upstream, late_bytes)
+            stick = await self._update_by_stick(release, last, upstream)
+            self.problems += stick_problems(stick, (await asyncio.to_thread(digest_file, last.path))[0])
+            shown(replace(figures, stick=stick, seconds=round(time.monotonic() - self._started_s, 1)))
             if stay is not None:
                 self._screen.step("all of it stays up until Ctrl-C")
                 await stay()
@@ -125,6 +133,28 @@ class Demo:
         await self._wait(upstream, lambda nodes: any(node.id == LATE.id and node.running.version for node in nodes))
         await self._assign([LATE.id])
         await self._wait(upstream, _all_ended({LATE.id}))
+
+    async def _update_by_stick(self, release: Release, image: DemoImage, upstream: UpstreamServer) -> StickFigures:
+        """Upstream is still gone; somebody brings the next release in his hand."""
+        self._screen.step(f"a stick brings {image.version}; a folder stands for it")
+        stick = await asyncio.to_thread(write_stick, release, image, self._work / "stick")
+        began_s = time.monotonic()
+        state = await plug_in(stick, self._gateway.intake, self._disk)
+        safe_s = time.monotonic() - began_s
+        self._screen.step(f"{big_words(state)}: {state.done_bytes / 1e6:.1f} MB were read")
+        names = [plan.id for plan in (*FIRST, LATE)]
+        await self._wait(upstream, _all_run(image.version, set(names)))
+        nodes = {node.id: node for node in await self._gateway.client.nodes()}
+        slots = {name: nodes[name].running.slot for name in names}
+        digests = [await asyncio.to_thread(slot_digest, self._work / "nodes" / name, slot) for name, slot in slots.items()]
+        return StickFigures(
+            version=image.version,
+            stage=state.stage,
+            bytes=state.done_bytes,
+            safe_seconds=round(safe_s, 1),
+            nodes=tuple(names),
+            slots_sha256=tuple(digests),
+        )
 
     async def _power_on(self, factory: Factory, plan: Plan) -> None:
         token = await self._gateway.client.token(TokenRequest(node=plan.id, valid_s=3600, reason="demo"))
@@ -204,6 +234,12 @@ def _expected(plan: Plan) -> NodeFigures:
 
 def _all_ended(names: set[str]) -> Condition:
     return lambda nodes: names <= {node.id for node in nodes if node.wanted and node.wanted.outcome}
+
+
+def _all_run(version: str, names: set[str]) -> Condition:
+    return lambda nodes: (
+        names <= {node.id for node in nodes if node.running.version == version and node.wanted and node.wanted.outcome}
+    )
 
 
 def _image_bytes(upstream: UpstreamServer) -> int:

@@ -8,8 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from gateway.demo.figures import CONFIRMED, ROLLED_BACK, Figures, NodeFigures, problems, union_bytes, write_json
-from gateway.demo.images import DemoImage, build_images
+from gateway.demo.figures import (
+    CONFIRMED,
+    ROLLED_BACK,
+    Figures,
+    NodeFigures,
+    StickFigures,
+    problems,
+    stick_problems,
+    union_bytes,
+    write_json,
+)
+from gateway.demo.images import VERSIONS, DemoImage, build_images
 from tests.peers import need_tool
 from update.chunks.zchunk import parse_header
 from update.durable import Disk
@@ -31,7 +41,7 @@ def test_the_images_are_reproducible_and_differ_by_version(images: dict[str, Dem
         image.version: image.path.read_bytes() for image in build_images(tmp_path, seed=1, cap_bytes=8 << 20, progress=quiet)
     }
     assert again == {version: image.path.read_bytes() for version, image in images.items()}
-    assert len(set(again.values())) == 3
+    assert len(set(again.values())) == len(VERSIONS)
 
 
 def printed_chunks(zck: Path) -> tuple[int, list[tuple[str, int, int]]]:
@@ -96,10 +106,17 @@ def test_whatever_is_not_as_promised_is_named(bad: Figures) -> None:
     assert len(problems(bad, GOOD.nodes, IMAGES)) >= 1
 
 
+def test_a_release_that_came_by_hand_must_be_in_every_slot() -> None:
+    stick = StickFigures("1.3", "safe", 10, 0.1, ("node-1", "node-2"), ("new", "new"))
+    assert stick_problems(stick, "new") == []
+    assert "node-2: its slot hashes to old" in stick_problems(replace(stick, slots_sha256=("new", "old")), "new")[0]
+    assert "ended as failed" in stick_problems(replace(stick, stage="failed"), "new")[0]
+
+
 def test_the_published_form_has_the_promised_keys(tmp_path: Path) -> None:
     write_json(GOOD, tmp_path / "build" / "demo.json")
     values = json.loads((tmp_path / "build" / "demo.json").read_text())
     keys = {"image_bytes", "zck_bytes", "upstream_bytes", "metadata_bytes", "repeated_bytes", "union_bytes"}
-    assert set(values) == {*keys, "bootloader", "nodes", "seconds"}
+    assert set(values) == {*keys, "bootloader", "nodes", "seconds", "stick"}
     node_keys = {"id", "from", "to", "result", "downloaded_bytes", "reused_bytes", "slot", "slot_sha256"}
     assert all(set(node) == node_keys for node in values["nodes"])
