@@ -2,7 +2,8 @@
 
 1. A state is in the journal before anything is done in it (`_enter`); after a restart `RESUME` says where to continue.
 2. The network may be away for days: in FETCHING the order is put aside, in WRITING the agent waits; neither counts as a try.
-3. A cancellation, or an order that replaces this one, is honoured until the trial is opened, and answered after that.
+3. A cancellation, or an order that replaces this one, is honoured until the trial is opened, and answered after that; a trial
+   whose end is not decided yet, because others take part, may be cancelled or aborted all the time.
 4. An order below the highest fencing token ever seen is refused; one that was carried out already is only reported again.
    A decision about several devices (`Offer.commit`) is taken in at every moment at which the assigner is asked, and
    written down before it is followed; `node_agent.decisions.heard` says what an order changes.
@@ -36,6 +37,7 @@ from node_agent.decisions import (
     put_aside,
     rolled_back,
     taken_back,
+    waits_for_all,
     well,
     worth_another_try,
 )
@@ -182,8 +184,7 @@ class Agent:
             case State.RESTARTING:
                 following = await self._restart()
             case State.TESTING:
-                await self._steps.test(entry)
-                following = well(entry, self._countdown.begin(entry.hold_s))
+                following = await self._test()
             case State.HOLDING:
                 following = await self._hold()
             case State.CONFIRMING:
@@ -198,15 +199,11 @@ class Agent:
 
     async def _take(self, order: Offer | Cancel | None) -> bool:
         """Enter FETCHING for an order; False where nothing is to be carried out."""
-        match order:
-            case None:
-                return False
-            case Cancel():
-                self._telling.result(answer(self._entry, order))
-                return False
-            case Offer():
-                return self._accept(order)
-        assert_never(order)
+        if isinstance(order, Offer):
+            return self._accept(order)
+        if order is not None:
+            self._telling.result(answer(self._entry, order))
+        return False
 
     def _accept(self, offer: Offer) -> bool:
         last = self._entry
@@ -238,6 +235,12 @@ class Agent:
             return following if following.state is not State.PREPARED else Turn.HELD
         self._steps.require_hold(following)
         return following.enter(State.ACTIVATING)
+
+    async def _test(self) -> Entry:
+        """What follows; while a decision about several devices is due it is listened for: an abort ends the test."""
+        work = self._steps.test(self._entry)
+        tested = await (self._beside(work) if waits_for_all(self._entry) else work)
+        return well(tested, self._countdown.begin(tested.hold_s)) if tested.state is State.TESTING else tested
 
     async def _hold(self) -> Entry | Turn:
         """On trial, until it is decided for all devices. Asked is only what was just found well: to be here says so."""
@@ -300,34 +303,31 @@ class Agent:
         if entry.outcome is Outcome.ROLLED_BACK:
             await self._steps.hooks.run(Moment.AFTER_REVERT, environment(entry))
         self._telling.result(entry)
-        self._steps.content.forget()
+        self._steps.forget(entry)
         self._offer = None
         return entry.enter(State.IDLE)
 
     async def _resume(self) -> None:
         """Once after the start: compare the journal with what runs."""
         if self._entry.state is State.IDLE:
-            settled = await self._steps.settle(self._entry)
-            if settled.state is not State.IDLE:
-                self._enter(settled)
+            following = await self._steps.settle(self._entry)
         else:
             before = self._entry.state
             following = continued(self._entry, await self._steps.look(self._entry))
             _LOG.info("the journal says %s; continuing with %s", before, following.state)
-            if following.state is State.IDLE:
-                self._entry = following
-            else:
-                self._enter(following)
+        if following.state is State.IDLE:
+            self._entry = following
+        else:
+            self._enter(following)
         self._resumed = True
 
     async def _after(self, error: FieldrelayError) -> Entry | Turn:
         """Where an error leads."""
         entry = self._entry
         _LOG.warning("%s of action %s: %s (%s)", entry.state, entry.action, error, error.code)
-        if isinstance(error, WireError) and entry.state is State.FETCHING:
-            self._enter(put_aside(entry))
-            return Turn.WAITING
-        if isinstance(error, WireError) and entry.state is State.WRITING:
+        if isinstance(error, WireError) and entry.state in {State.FETCHING, State.WRITING}:
+            if entry.state is State.FETCHING:
+                self._enter(put_aside(entry))
             return Turn.WAITING
         if entry.state not in TRIES:
             raise error

@@ -129,6 +129,23 @@ def is_bound(entry: Entry) -> bool:
     return entry.together and entry.commit is Commit.COMMIT
 
 
+def waits_for_all(entry: Entry) -> bool:
+    """Whether the end of this update is not decided yet, and is not this device's own to decide."""
+    return entry.together and entry.commit is not Commit.COMMIT
+
+
+def refound(last: Entry, kept: Entry) -> Entry | None:
+    """TESTING for a trial that is not in the journal any more, by the record `kept` of when it was opened.
+
+    It waits for its decision as if nothing had been heard since. None where no trial of several devices was opened, or where the
+    journal says how that one ended.
+    """
+    if not kept.together or (last.action == kept.action and last.outcome is not None):
+        return None
+    fence = max(last.highest_fence, kept.highest_fence)
+    return replace(kept, state=State.IDLE, commit=Commit.HOLD, highest_fence=fence).enter(State.TESTING)
+
+
 def taken_back(entry: Entry, reason: str) -> Entry:
     """The end, or the way back, of an update that waits for a decision, because an operator at the device says so."""
     if entry.state in _BEFORE_TRIAL:

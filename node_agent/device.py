@@ -79,6 +79,7 @@ class Device:
     reports: Journal
     driver: Driver
     floor: Floor
+    trial: Journal
 
     def agent(self, source: Source, transport: Transport, pace: Pace, watch: Watch, *, also: Sequence[Check] = ()) -> Agent:
         """The agent, taking orders from `source`; `also` are checks beside the configured ones.
@@ -88,10 +89,11 @@ class Device:
         own = self.equipment
         place = Place(own.state, Hardware.parse(own.hardware), lambda: datetime.now(UTC), own.patches)
         content = Content([_pinned(section) for section in own.repository], transport, place, disk=self.disk, floor=self.floor)
+        health, hooks, interlocks = _health(own, also), _hooks(own.hook), _interlocks(own.interlock)
         return Agent(
             node=own.id,
             journal=self.journal,
-            steps=Steps(self.driver, content, _health(own, also), _hooks(own.hook), self.floor, _interlocks(own.interlock)),
+            steps=Steps(self.driver, content, health, hooks, self.floor, self.trial, interlocks),
             source=source,
             reports=Reports(self.reports, now_ms=lambda: time.time_ns() // 1_000_000),
             pace=pace,
@@ -130,6 +132,7 @@ def make_device(equipment: Equipment, disk: Disk) -> Device:
         reports=Journal(disk, state / "reports.json", mode=0o600),
         driver=make_driver(equipment.driver.kind, equipment.driver.options, folder, surroundings),
         floor=floor,
+        trial=Journal(disk, state / "trial.json", mode=0o600),
     )
 
 

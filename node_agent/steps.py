@@ -2,7 +2,7 @@
 
 Every step is idempotent, because after a crash it is done again (`node_agent.states`). A step returns the record of the
 state to enter next and raises a named error when it cannot; what an error leads to is decided in `node_agent.agent`, and
-nothing here writes the journal.
+nothing here writes the journal. What is written is `Steps.trial`, before the trial is opened.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,16 +10,17 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 from uuid import uuid4
 
-from node_agent.decisions import put_aside, written
+from node_agent.decisions import put_aside, refound, waits_for_all, written
 from node_agent.drivers.driver import ChunkSource, Driver, Restart, SlotState, SlotStatus, bundle_identity
 from node_agent.health import Health
 from node_agent.hooks import Hooks, Moment
 from node_agent.interlocks import Interlocks
-from node_agent.record import Entry, Release
+from node_agent.record import Entry, Release, entry_from_mapping, entry_to_mapping, journal_version
 from node_agent.source import Offer
 from node_agent.states import Outcome, Running, State
 from update.bundle.verified import AnyBundle
-from update.errors import RollbackError, RolledBackError, SlotError, StateError, UnsupportedError
+from update.errors import CorruptError, RollbackError, RolledBackError, SlotError, StateError, UnsupportedError
+from update.store.journal import Journal
 from update.trust.floor_values import FloorValues
 from update.wire.assignment import Commit
 
@@ -64,13 +65,18 @@ class Confirmations(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """The steps of one device."""
+    """The steps of one device.
+
+    `trial` is a second record of a trial that waits for a decision about several devices, so that a device which lost its journal
+    does not decide alone.
+    """
 
     driver: Driver
     content: Content
     health: Health
     hooks: Hooks
     floor: Confirmations
+    trial: Journal
     interlocks: Interlocks = field(default_factory=Interlocks)
 
     async def look(self, entry: Entry) -> Running:
@@ -124,6 +130,10 @@ class Steps:
     async def activate(self, entry: Entry) -> Entry:
         """Ask the hooks, then open the trial: the last moment to stop."""
         await self.hooks.run(Moment.BEFORE_RESTART, environment(entry))
+        if waits_for_all(entry):
+            self.trial.write(entry_to_mapping(entry), version=journal_version(entry))
+        else:
+            self._forget_trial()
         await self.driver.activate()
         return entry.enter(State.RESTARTING)
 
@@ -131,11 +141,12 @@ class Steps:
         """Restart the device."""
         return await self.driver.restart()
 
-    async def test(self, entry: Entry) -> None:
-        """Is the new version the one that runs, and is it well? `SlotError`, `HealthError` if not."""
+    async def test(self, entry: Entry) -> Entry:
+        """Is the new version the one that runs, and is it well? The same record; `SlotError`, `HealthError` if not."""
         if await self.look(entry) is not Running.TARGET:
             raise SlotError(f"slot {entry.slot_to} was to be tested, and it does not run")
         await self.health.require(environment(entry))
+        return entry
 
     async def confirm(self, entry: Entry) -> Entry:
         """Keep the new version, then raise the floor: in this order, so that a version which falls back can still run."""
@@ -151,6 +162,12 @@ class Steps:
         if await self.look(entry) in {Running.TARGET, Running.DUE}:
             await self.driver.revert()
         return await self.look(entry)
+
+    def forget(self, entry: Entry) -> None:
+        """Remove what was kept for this update alone. One that could not be taken back may still be a trial for all."""
+        self.content.forget()
+        if entry.outcome is not Outcome.INCONSISTENT:
+            self._forget_trial()
 
     async def plan_return(self, entry: Entry, reason: str) -> Entry:
         """REVERTING from a confirmed version to the one before it, if that ran well and is not below the security floor."""
@@ -174,9 +191,11 @@ class Steps:
 
         The floor is raised to what runs confirmed, which finishes a confirmation whose last write was lost. A trial that
         the journal does not know (installed by hand, or the journal was lost) is tested like any other, unless this
-        device was given up in it: then somebody must look.
+        device was given up in it: then somebody must look. One that waited for a decision waits for it again.
         """
         slots = await self.driver.slots()
+        if not any(slot.trial for slot in slots):
+            self._forget_trial()
         running = next((slot for slot in slots if slot.booted), None)
         if running is None:
             return entry
@@ -186,7 +205,16 @@ class Steps:
         if not running.trial or (entry.outcome is Outcome.INCONSISTENT and entry.slot_to == running.name):
             return entry
         found = Entry(action=f"found-{uuid4()}", highest_fence=entry.highest_fence, held=entry.held, release=release)
-        return replace(found, slot_from=_other(slots, running), slot_to=running.name).enter(State.TESTING)
+        found = replace(found, slot_from=_other(slots, running), slot_to=running.name)
+        try:
+            kept = entry_from_mapping(self.trial.read())
+        except CorruptError as error:
+            return found.enter(State.REVERTING).because(error.code, f"not known whether this trial waits for others: {error}")
+        return (refound(entry, kept) if kept.slot_to == running.name else None) or found.enter(State.TESTING)
+
+    def _forget_trial(self) -> None:
+        if self.trial.path.exists():
+            self.trial.clear()
 
 
 def seen_from(target: str, slots: tuple[SlotStatus, ...]) -> Running:

@@ -207,7 +207,8 @@ class World:
         floor = Floor(disk, _floor_copies(self.folder))
         pinned = Pinned(REPOSITORY, self.supplies.repository.root_bytes, cms_policy())
         content = Content([pinned], transport, place, disk=disk, floor=floor)
-        steps = Steps(_Watched(self._driver(disk), wire), content, self._health(wire), Hooks(), floor)
+        trial = Journal(disk, self.folder / "state/trial.json")
+        steps = Steps(_Watched(self._driver(disk), wire), content, self._health(wire), Hooks(), floor, trial)
         agent = Agent(
             node="n1",
             journal=Journal(disk, self.folder / "state/journal.json"),

@@ -103,10 +103,11 @@ class Site:
         place = Place(state, HARDWARE[self.kind][0], lambda: NOW)
         pinned = Pinned(REPOSITORY, self.repository.root_bytes, cms_policy(), rauc=POLICY)
         content = Content([pinned], self, place, disk=disk, floor=floor)
+        health, trial = Health([self], Patience(0.05 if self.ill else 60, 0.1, 1)), Journal(disk, state / "trial.json")
         return Agent(
             node="n1",
             journal=Journal(disk, state / "journal.json"),
-            steps=Steps(self.device.driver, content, Health([self], Patience(0.05 if self.ill else 60, 0.1, 1)), Hooks(), floor),
+            steps=Steps(self.device.driver, content, health, Hooks(), floor, trial),
             source=self,
             reports=Reports(Journal(disk, state / "reports.json"), now_ms=lambda: 1),
             pace=Pace(soon_s=60, look_s=60, tell_s=60, retry_s=0),

@@ -220,14 +220,17 @@ class MemoryFloor:
 
 
 class Well:
-    """Health checks with a scripted answer: None is well. `answers` come first, one each time."""
+    """Health checks with a scripted answer: None is well. `answers` come first, one each time; `waits` is what it waits for."""
 
     name = "scripted"
 
     def __init__(self, reason: str | None = None) -> None:
         self.reason = reason
         self.answers: list[str | None] = []
+        self.waits: asyncio.Event | None = None
 
     async def failure(self, environment: Mapping[str, str]) -> str | None:
         del environment
+        if self.waits is not None:
+            await self.waits.wait()
         return self.answers.pop(0) if self.answers else self.reason

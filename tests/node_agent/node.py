@@ -52,7 +52,7 @@ class Node:
         return Agent(
             node="n1",
             journal=Journal(Disk(), self.folder / "journal.json"),
-            steps=Steps(self.device, self.supply, Health([self.check], patience), self.hooks, self.floor, self.locks),
+            steps=Steps(self.device, self.supply, Health([self.check], patience), self.hooks, self.floor, self.trial, self.locks),
             source=self.source,
             reports=Reports(Journal(Disk(), self.folder / "reports.json"), now_ms=lambda: 1),
             pace=Pace(look_s=self.look_s, tell_s=30, retry_s=0),
@@ -70,6 +70,11 @@ class Node:
                 return agent
             self.device.power_on()
         raise AssertionError("the node restarts for ever")
+
+    @property
+    def trial(self) -> Journal:
+        """The second record of a trial."""
+        return Journal(Disk(), self.folder / "trial.json")
 
     @property
     def journal(self) -> State:

@@ -54,3 +54,11 @@ async def test_two_agents_on_one_folder_are_refused(tmp_path: Path) -> None:
     state = agent(tmp_path, "node-1").config.node.state
     with only_one(state), pytest.raises(BusyError), only_one(state):
         pytest.fail("both run")
+
+
+def test_the_configured_interlocks_reach_the_device_in_their_order(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    section = '[[interlock]]\nname = "{}"\nkind = "input"\ninput = "value"\n'
+    text = CONFIG.format(name="node-1") + section.format("stopped") + section.format("empty")
+    equipment = assemble(parse_config(text, file), file, Disk()).device.equipment
+    assert [each.name for each in equipment.interlock] == ["stopped", "empty"]

@@ -385,3 +385,105 @@ async def test_a_journal_of_an_older_release_is_of_an_order_to_go_to_the_end(nod
     node.device.power_on()
     assert await told(node, ORDER) is State.IDLE
     assert results(node)[0] == (Outcome.CONFIRMED, "")
+
+
+async def test_an_abort_ends_a_test_that_would_last(node: Node) -> None:
+    await told(node, PREPARE)
+    node.source.orders = [HOLD]
+    assert await node.start().turn() is Turn.EXIT
+    node.device.power_on()
+    node.look_s, node.check.waits = 0.01, asyncio.Event()
+    node.source.orders = [HOLD, ABORT]
+    async with asyncio.timeout(60):
+        assert await node.start().turn() is Turn.EXIT
+    node.device.power_on()
+    await told(node, None)
+    assert (node.device.booted, results(node)) == ("a", [(Outcome.ROLLED_BACK, "device.rolled-back")])
+
+
+async def test_a_commit_during_the_test_is_followed_without_a_hold(node: Node) -> None:
+    node.source.orders = [HOLD]
+    assert await node.start().turn() is Turn.EXIT
+    node.device.power_on()
+    node.look_s, node.check.waits = 0.01, asyncio.Event()
+    node.source.orders = [HOLD, COMMIT, UnreachableError("away")]
+    node.source.at_last.clear()
+    turning = asyncio.create_task(node.start().turn())
+    await node.source.at_last.wait()
+    node.check.waits.set()
+    assert await turning is Turn.ENDED
+    assert State.HOLDING not in node.visited()
+    node.source.orders = [COMMIT]
+    await node.run()
+    assert results(node)[0] == (Outcome.CONFIRMED, "")
+
+
+async def test_the_test_of_a_device_alone_is_not_ended_by_a_cancellation(node: Node) -> None:
+    node.source.orders = [ORDER]
+    assert await node.start().turn() is Turn.EXIT
+    node.device.power_on()
+    node.source.orders = [Cancel("7", "c7")]
+    await node.run()
+    assert "revert" not in node.device.calls
+    assert node.source.results[0].outcome is Outcome.CONFIRMED
+
+
+@pytest.mark.parametrize("lost_in", [State.RESTARTING, State.HOLDING])
+@pytest.mark.parametrize(("decided", "outcome"), [(COMMIT, Outcome.CONFIRMED), (ABORT, Outcome.ROLLED_BACK)])
+async def test_a_lost_journal_leaves_the_decision_to_the_gateway(
+    node: Node, lost_in: State, decided: Offer, outcome: Outcome
+) -> None:
+    node.source.orders = [replace(HOLD, hold_s=600)]
+    agent = node.start()
+    assert await agent.turn() is Turn.EXIT
+    if lost_in is State.HOLDING:
+        node.device.power_on()
+        await told(node, HOLD)
+    assert node.journal is lost_in
+    (node.folder / "journal.json").unlink()
+    if lost_in is State.RESTARTING:
+        node.device.power_on()
+    assert await told(node, None) is State.HOLDING
+    assert "confirm" not in node.device.calls
+    await told(node, decided)
+    assert {(result.action, result.outcome) for result in node.source.results} == {("7", outcome)}
+    assert not node.trial.path.exists()
+
+
+async def test_a_lost_journal_and_a_lost_gateway_end_as_was_ordered(node: Node) -> None:
+    await told(node, replace(HOLD, hold_s=600))
+    (node.folder / "journal.json").unlink()
+    node.source.orders = [None]
+    agent = node.start()
+    assert await agent.turn() is Turn.HELD
+    node.time.passes(601)
+    assert await agent.turn() is Turn.EXIT
+    assert node.device.calls[-2:] == ["revert", "restart"]
+
+
+async def test_a_second_record_that_is_damaged_too_takes_the_trial_back(node: Node) -> None:
+    await told(node, HOLD)
+    (node.folder / "journal.json").unlink()
+    node.trial.path.write_text("not one")
+    await told(node, None)
+    assert ("confirm" in node.device.calls, node.device.booted) == (False, "a")
+    assert "waits for others" in node.source.results[-1].message
+
+
+async def test_a_second_record_of_what_ended_holds_up_nothing(node: Node) -> None:
+    await told(node, HOLD)
+    kept = node.trial.path.read_bytes()
+    await told(node, COMMIT)
+    node.trial.path.write_bytes(kept)
+    node.device.trial = "b"
+    await told(node, None)
+    assert node.device.calls[-1] == "confirm"
+    node.trial.path.write_bytes(kept)
+    await told(node, None)
+    assert not node.trial.path.exists(), "nothing is on trial"
+
+
+async def test_a_device_that_is_updated_alone_keeps_no_second_record(node: Node) -> None:
+    node.source.orders = [ORDER]
+    assert await node.start().turn() is Turn.EXIT
+    assert not node.trial.path.exists()
