@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from pydantic.dataclasses import dataclass
 
-from node_agent.config import CheckSection, HealthSection, HookSection, KindSection, own_table
+from node_agent.config import CheckSection, HealthSection, HookSection, InterlockSections, KindSection, own_table
 from node_agent.drivers.registry import NO_BOOTLOADER, check_attached, check_pair, places, settled_bootloader, settled_driver
 from update.errors import ConfigurationError
 from update.provided import NO_OTHER_KEYS, HardwareText, Name, named_after
@@ -63,6 +63,7 @@ class AttachedSection:
     health: HealthSection = HealthSection()
     check: Annotated[tuple[CheckSection, ...], Field(max_length=100)] = ()
     hook: Annotated[tuple[HookSection, ...], Field(max_length=100)] = ()
+    interlock: InterlockSections = ()
 
 
 def checked_attached(sections: tuple[AttachedSection, ...]) -> tuple[AttachedSection, ...]:

@@ -165,3 +165,25 @@ async def test_an_order_that_is_cancelled_in_the_middle_of_an_upload_ends_it(sit
             assert await asyncio.to_thread(main, command) == 0
             nodes = await site.until(lambda nodes: outcome(nodes["motor-1"]) != "")
     assert (outcome(nodes["motor-1"]), mcu.version()) == ("cancelled", "1.0.0")
+
+
+async def test_a_device_is_restarted_only_when_its_own_interlock_is_open(site: AttachedSite) -> None:
+    """A file is an input here; the wait is told, and ends by itself."""
+    door = site.folder / "door"
+    door.write_text("0\n")
+    lines = ["[[attached.interlock]]", 'name = "door-shut"', 'kind = "input"', 'input = "door"', "timeout_s = 60.0"]
+    await site.make(dry(more="\n".join(lines)))
+    async with site.running():
+        await site.ordered("2.0", "dry-1")
+        nodes = await site.until(lambda nodes: nodes["dry-1"].wanted is not None)
+        wanted = nodes["dry-1"].wanted
+        assert wanted is not None
+        await site.until(lambda _nodes: site.entry("dry-1").state is State.ACTIVATING)
+        reports: list[str] = []
+        while not any("waiting for interlock door-shut" in report for report in reports):
+            await asyncio.sleep(0.05)
+            reports = await said_about(site, wanted.action)
+        assert (site.entry("dry-1").state, outcome(nodes["dry-1"])) == (State.ACTIVATING, "")
+        door.write_text("1\n")
+        nodes = await site.until(lambda nodes: outcome(nodes["dry-1"]) != "")
+    assert (outcome(nodes["dry-1"]), nodes["dry-1"].running.version) == ("success", "2.0")

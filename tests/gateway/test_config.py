@@ -38,7 +38,7 @@ NO_DEFAULT = (
     | {f"swuforward.{key}" for key in ("name", "repository", "allowed", "credentials", "certificate", "key")}
 )
 FILE = Path("/etc/fieldrelay/gateway.toml")
-GATES = re.compile(r'^(?=command = \["/usr/local/lib/fieldrelay/machine-stopped"|input = )', re.MULTILINE)
+GATES = re.compile(r'^(?=command = \["/usr/local/lib/fieldrelay/machine-stopped"|input = "/sys/class/gpio/gpio17)', re.MULTILINE)
 PROBING = 'command = ["/usr/local/lib/fieldrelay/probe"'
 REPOSITORY = 'format_version = 1\n[[repository]]\nname = "v"\nroot = "root.json"\nupstreams = ["https://u.example/v"]\n'
 

@@ -132,6 +132,7 @@ def _equipment(section: AttachedSection, repository: RepositorySection, folder: 
         patches=NO_PATCHES,
         check=section.check,
         hook=section.hook,
+        interlock=section.interlock,
     )
 
 

@@ -7,7 +7,15 @@ import pytest
 
 from gateway.config import GatewayConfig, parse_config
 from gateway.sections.attached import AttachedSection
-from node_agent.config import CommandCheckSection, HealthSection, HookSection, HttpCheckSection
+from node_agent.config import (
+    CommandCheckSection,
+    CommandInterlockSection,
+    HealthSection,
+    HookSection,
+    HttpCheckSection,
+    HttpInterlockSection,
+    InputInterlockSection,
+)
 from node_agent.drivers.driver import Surroundings
 from node_agent.drivers.mcuboot import McubootDriver
 from node_agent.drivers.registry import make_bootloader, make_driver
@@ -51,6 +59,13 @@ bootloader = { kind = "simulated", simulated = { environment = "dry/env", comman
 """
 
 
+STANDS = """[[attached.interlock]]
+name = "motor-stands"
+kind = "command"
+command = ["/bin/true"]
+"""
+
+
 def parsed(text: str) -> GatewayConfig:
     return parse_config(BEFORE + text, FILE)
 
@@ -67,6 +82,11 @@ def test_the_sample_shows_every_key_at_its_default() -> None:
     assert set(shown["health"]) == fields(HealthSection)
     assert [set(each) for each in shown["check"]] == [fields(CommandCheckSection), fields(HttpCheckSection)]
     assert [set(each) for each in shown["hook"]] == [fields(HookSection)]
+    kinds = (CommandInterlockSection, HttpInterlockSection, InputInterlockSection)
+    assert [set(each) for each in shown["interlock"]] == [fields(kind) for kind in kinds]
+    for each, kind in zip(shown["interlock"], kinds, strict=True):
+        least = {key: value for key, value in each.items() if key in {"name", "kind", "command", "url", "input"}}
+        assert kind(**each) == kind(**least), "every default is shown"
     assert shown["bootloader"] == {"kind": default.bootloader.kind}
     for key in ("minimum_provenance", "stalled_after_s"):
         assert shown[key] == getattr(default, key)
@@ -110,6 +130,8 @@ def test_the_settled_options_make_the_driver(tmp_path: Path) -> None:
         (MOTOR + "folder = '/'\n", r"attached\[0\]\.folder: no such key"),
         (MOTOR.replace('hardware = "motor:1"', 'hardware = "motor"'), r"attached\[0\]\.hardware"),
         (MOTOR + 'bootloader = { kind = "uboot" }\n', "switches slots itself"),
+        (MOTOR + STANDS + STANDS, r"attached\[0\]\.interlock: each interlock has its own name; given twice: motor-stands"),
+        (MOTOR + STANDS.replace("command", "commnd"), r"attached\[0\]\.interlock\[0\]"),
     ],
 )
 def test_a_mistake_is_refused_by_its_key(text: str, words: str) -> None:
