@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from media.sinks.section import SignalsSection
 from media.words import Language
 from update.errors import ConfigurationError
 from update.provided import NO_OTHER_KEYS, ProvidedPath, check_values, read_toml, refuse_newer
@@ -39,12 +40,21 @@ class Reader(StrEnum):
     OWN = "own"
 
 
+class Events(StrEnum):
+    """Whose events of devices are heard: udevd's, or the kernel's where none runs."""
+
+    UDEV = "udev"
+    KERNEL = "kernel"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
 class MediaSection:
-    """Where the reader meets the gateway (`intake`, the same in its file) and the mounter (`socket`)."""
+    """Where the reader meets the gateway (`intake`, the same in its file) and the mounter (`socket`), which serves only `user`."""
 
     intake: ProvidedPath = Path("/run/fieldrelay-intake")
     socket: ProvidedPath = Path("/run/fieldrelay-mounter/socket")
+    user: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")] = "fieldrelay-media"
+    events: Events = Events.UDEV
     reader: Reader = Reader.AUTO
     language: Language = Language.ENGLISH
     settle_s: _Seconds = 1.0
@@ -80,7 +90,8 @@ class MediaConfig:
     format_version: Annotated[int, Field(strict=True, ge=1)]
     media: MediaSection = MediaSection()
     policy: PolicySection = PolicySection()
-    allow: tuple[AllowSection, ...] = (AllowSection(),)
+    allow: Annotated[tuple[AllowSection, ...], Field(max_length=100)] = (AllowSection(),)
+    signals: SignalsSection = SignalsSection()
 
 
 _CONFIG = TypeAdapter(MediaConfig)

@@ -8,7 +8,7 @@ everything, and the gateway keeps what it has for the next visit.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO, Final
 from uuid import uuid4
@@ -18,6 +18,7 @@ from media.medium import Medium, shown
 from media.recogniser import Found, recognise
 from media.records import (
     WANT_BYTES,
+    Answer,
     Course,
     MediumState,
     Offer,
@@ -45,11 +46,22 @@ _SHOWN_EVERY_S: Final = 0.5
 _NOTHING = "nothing on it is meant for this gateway"
 
 
+def _always() -> bool:
+    """A folder does not go away."""
+    return True
+
+
+async def _nothing() -> str:
+    """There is nothing left to do."""
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Visit:
     """A medium that is here now. `label` is for people; `now` gives seconds since the epoch, `clock` never goes back.
 
-    `left_in`: it was there when this process started.
+    `left_in`: it was there when this process started. `present`: whether it still is. `finish` is what is done with it after all
+    was brought, and before people are told that it may be pulled out; it gives what they are told besides.
     """
 
     medium: Medium
@@ -58,6 +70,8 @@ class Visit:
     now: Callable[[], float]
     clock: Callable[[], float]
     left_in: bool = False
+    present: Callable[[], bool] = _always
+    finish: Callable[[], Awaitable[str]] = _nothing
 
 
 class Importer:
@@ -80,7 +94,7 @@ class Importer:
             self._enter(Stage.CHECKING)
             self._found = await asyncio.to_thread(recognise, self._visit.medium)
             if not self._found:
-                self._enter(Stage.NOTHING_NEW, message=_NOTHING)
+                self._enter(Stage.NOTHING_NEW, message=await self._visit.finish() or _NOTHING)
             else:
                 await asyncio.to_thread(self._intake.write_offer, self._offer())
                 await self._serve()
@@ -112,25 +126,32 @@ class Importer:
             for want in fresh:
                 await asyncio.to_thread(self._bring, want)
                 done.add(want.id)
-            if self._settled():
+            answer = self._settled()
+            if answer is not None:
+                self._end(answer, await self._visit.finish())
                 return
+            if not self._visit.present():
+                raise MediumGoneError("the medium was pulled out; plug it in again, the copy goes on where it stopped")
             await asyncio.sleep(_BUSY_S if fresh else _IDLE_S)
 
-    def _settled(self) -> bool:
-        """Show how far the gateway is; whether it wants nothing more."""
+    def _settled(self) -> Answer | None:
+        """Show how far the gateway is; its answer once it wants nothing more."""
         answer = self._intake.answer()
         if answer is None or answer.visit != self._name:
-            return False
-        if answer.course is Course.ADOPTING:
-            if answer.wanted_bytes:
-                self._enter(Stage.COPYING, done=answer.taken_bytes, total=answer.wanted_bytes)
-            return False
+            return None
+        if answer.course is not Course.ADOPTING:
+            return answer
+        if answer.wanted_bytes:
+            self._enter(Stage.COPYING, done=answer.taken_bytes, total=answer.wanted_bytes)
+        return None
+
+    def _end(self, answer: Answer, besides: str) -> None:
         copied = answer.taken_bytes > 0 or answer.course is not Course.DONE
         failed = answer.course is Course.FAILED
         stage = Stage.FAILED if failed else Stage.SAFE if copied else Stage.NOTHING_NEW
         self._state = replace(self._state, contents=answer.contents)
-        self._enter(stage, done=answer.taken_bytes, total=answer.wanted_bytes, code=answer.code, message=answer.message)
-        return True
+        message = answer.message or besides
+        self._enter(stage, done=answer.taken_bytes, total=answer.wanted_bytes, code=answer.code, message=message)
 
     def _bring(self, want: Want) -> None:
         final = self._intake.content(want.id)

@@ -17,12 +17,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 import pyudev
 
+from media.config import Events
 from media.policy import Device
 from media.probing import Probed, probe
 from update.errors import ConfigurationError
@@ -33,13 +33,6 @@ _AT_ONCE: Final = 1000
 _PATIENCE_S: Final = (0.0, 0.1, 0.3)
 _PASSED_OVER = ("loop", "ram", "zram", "dm-", "md", "nbd", "fd", "sr")
 _OTHER_BUSES = ("mmc", "nvme", "virtio", "scsi", "ata")
-
-
-class Events(StrEnum):
-    """Whose events are heard."""
-
-    UDEV = "udev"
-    KERNEL = "kernel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +63,10 @@ class Udev:
             return self._device(pyudev.Devices.from_name(self._context, "block", name))
         except pyudev.DeviceNotFoundError:
             return None
+
+    def is_present(self, device: Device) -> bool:
+        """Whether this insertion is still there; asked from threads, since it may wait a moment."""
+        return is_present(device)
 
     async def changes(self) -> AsyncIterator[Change]:
         """First what is there, marked `left_in`; then what happens, until the caller ends. Errors: `ConfigurationError`."""

@@ -31,6 +31,7 @@ VERBS: Mapping[str, Verb] = {
     "repo": Verb("gateway.cli.repo:repo", "publisher", "publish releases as a TUF repository"),
     "demo": Verb("gateway.cli.demo:demo", "gateway,publisher", "the main job on this machine: upstream, gateway, nodes"),
     "gateway": Verb("gateway.cli.gateway:gateway", "gateway", "set up, run and command a gateway"),
+    "media": Verb("media.cli:media", "media", "bring updates from sticks: watch for them, mount them"),
     "simulate": Verb("gateway.cli.simulate:simulate", "gateway", "devices that exist only in a folder, for a dry run"),
 }
 

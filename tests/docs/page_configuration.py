@@ -12,6 +12,7 @@ from typing import Any, cast
 from pydantic import TypeAdapter
 
 from gateway.config import GatewayConfig
+from media.config import MediaConfig
 from node_agent.config import NodeConfig
 from node_agent.drivers.registry import BOOTLOADERS, DRIVERS, resolve
 from tests.docs.meanings import MEANINGS
@@ -48,6 +49,8 @@ def page() -> str:
         for name, kind in kinds.items():
             schema = TypeAdapter(cast("type[object]", resolve(kind.config))).json_schema()
             parts += _section(schema, schema, comments, f"{what}.{name}", "[{}]")
+    parts.append("\n## Media: `media.toml`\n\nDefault place: `/etc/fieldrelay/media.toml`. Sample: `configs/media.toml`.\n")
+    parts += _sections(TypeAdapter(MediaConfig).json_schema(), _comments("media"), "")
     parts.append("\n## A bundle: `SPEC.toml`\n\nGiven to `fieldrelay bundle build` ([how-to](../how-to/build-a-bundle.md)).\n")
     parts += _sections(BundleSpec.model_json_schema(), _spec_comments(), "")
     return "".join(parts)

@@ -74,7 +74,9 @@ def test_every_configuration_key_of_the_samples_is_there() -> None:
     shown = set(configuration_keys())
     nested = {"driver.linux.slots.parts"}  # an inline table in the sample, a section of the page
     of_kinds = re.compile(r"attached\.(?=(driver|bootloader)\.[a-z_]+\.)")  # the same options as on a node
-    samples = {of_kinds.sub("", key) for key in (*sample_keys("gateway.toml"), *sample_keys("node.toml"))}
+    samples = {
+        of_kinds.sub("", key) for key in (*sample_keys("gateway.toml"), *sample_keys("media.toml"), *sample_keys("node.toml"))
+    }
     assert samples - shown == nested
 
 

@@ -5,7 +5,8 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from media.probing import Probed
-from media.udev import Change, Events, Udev, is_here_now, is_present
+from media.config import Events
+from media.udev import Change, Udev, is_here_now, is_present
 from tests.media.testbed import Stick, Testbed
 
 Changes = AsyncIterator[Change]
