@@ -106,6 +106,12 @@ class Appliance:
                 await self._process.wait()
         await self.kill()
 
+    async def grow(self, disk: Disk, more: str) -> None:
+        """Put `more` into the configuration, and start anew with it."""
+        await self.stop()
+        disk.write_file(self._config, self._config.read_bytes() + more.encode())
+        await self.start()
+
     def _last_words(self) -> str:
         """The end of its log, since the folder may be gone when somebody wants to read it."""
         lines = self._log.read_bytes()[-_LAST_WORDS_BYTES:].decode(errors="replace").splitlines()

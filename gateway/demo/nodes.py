@@ -53,6 +53,7 @@ class Factory:
     site_ca: Path
     interface: str
     bootloader: str
+    hardware: str = f"{BOARD}:{REVISION}"
 
     def make(self, plan: Plan, token: str) -> Board:
         """A board's folder with slots, environment, records and configuration; powered off."""
@@ -107,7 +108,7 @@ class Factory:
         )
         check = f'test "$FIELDRELAY_VERSION" != "{plan.fails_on}"' if plan.fails_on else "true"
         return (
-            f'format_version = 1\n[node]\nid = "{plan.id}"\nhardware = "{BOARD}:{REVISION}"\nstate = "state"\n'
+            f'format_version = 1\n[node]\nid = "{plan.id}"\nhardware = "{self.hardware}"\nstate = "state"\n'
             f'[gateway]\ninterfaces = ["{self.interface}"]\nsite_ca = "{self.site_ca}"\ntoken = "token"\n'
             f'[[repository]]\nname = "{REPOSITORY}"\nroot = "{self.release.root}"\ncms_roots = ["{self.release.anchors}"]\n'
             f'[driver]\nkind = "linux"\n[driver.linux]\nslots = [{slots}]\n'
