@@ -59,7 +59,8 @@ _COURSES = {Course.UPDATING: Show.UPDATING, Course.DONE: Show.DONE, Course.FAILE
 def signal_of(state: MediumState, answer: Answer | None) -> Signal | None:
     """What to show; None for a medium that is gone and left nothing to tell.
 
-    While it is read, only its reader counts: an answer is then about what it held when it was here before.
+    While it is read, only its reader counts: an answer is then about what it held when it was here before. "Safe to remove" lasts
+    until it is removed, or until the first node has ended: who stands there must have the time to read it.
     """
     if state.stage in _BUSY:
         return Signal(
@@ -67,7 +68,8 @@ def signal_of(state: MediumState, answer: Answer | None) -> Signal | None:
         )
     if state.stage in _ENDS and (answer is None or state.stage is not Stage.NOTHING_NEW or answer.course is not Course.UPDATING):
         return Signal(_ENDS[state.stage], state.label, removable=True, since=state.since, code=state.code, message=state.message)
-    if answer is None or answer.course is Course.ADOPTING:
+    waiting = state.stage is Stage.SAFE and answer is not None and answer.course is Course.UPDATING and not answer.done
+    if answer is None or answer.course is Course.ADOPTING or waiting:
         return None if state.stage is Stage.GONE and answer is None else Signal(Show.SAFE, state.label, True, state.since)
     return Signal(
         _COURSES[answer.course], state.label, True, answer.since, answer.done, answer.total, answer.code, answer.message

@@ -76,6 +76,8 @@ def test_the_way_of_a_good_stick() -> None:
         shown(Stage.COPYING),
         shown(Stage.SAFE),
         shown(Stage.SAFE, replace(ANSWER, course=Course.ADOPTING)),
+        shown(Stage.SAFE, replace(ANSWER, done=0)),
+        shown(Stage.GONE, replace(ANSWER, done=0)),
         shown(Stage.SAFE, ANSWER),
         shown(Stage.GONE, ANSWER),
         shown(Stage.GONE, replace(ANSWER, course=Course.DONE)),
@@ -87,11 +89,13 @@ def test_the_way_of_a_good_stick() -> None:
         Show.COPYING,
         Show.SAFE,
         Show.SAFE,
+        Show.SAFE,
+        Show.UPDATING,
         Show.UPDATING,
         Show.UPDATING,
         Show.DONE,
     ]
-    assert [signal.removable for signal in way] == [False] * 3 + [True] * 5
+    assert [signal.removable for signal in way] == [False] * 3 + [True] * 7
 
 
 def test_an_earlier_answer_does_not_hide_that_the_stick_is_being_read() -> None:
