@@ -7,6 +7,7 @@ from typing import Final
 
 from gateway.web.snapshot import Condition
 from media.words import Language
+from node_agent.states import State
 
 
 class Text(StrEnum):
@@ -33,6 +34,15 @@ class Text(StrEnum):
     WAITING = "waiting"
     UNVERIFIED = "unverified"
     CURRENT = "current"
+    FETCHING = "fetching"
+    WRITING = "writing"
+    PREPARED = "prepared"
+    ACTIVATING = "activating"
+    RESTARTING = "restarting"
+    TESTING = "testing"
+    HOLDING = "holding"
+    CONFIRMING = "confirming"
+    REVERTING = "reverting"
 
 
 TEXTS: Final[Mapping[Language, Mapping[Text, str]]] = MappingProxyType({
@@ -58,6 +68,15 @@ TEXTS: Final[Mapping[Language, Mapping[Text, str]]] = MappingProxyType({
         Text.WAITING: "Waiting",
         Text.UNVERIFIED: "Installed, not verified",
         Text.CURRENT: "Up to date",
+        Text.FETCHING: "fetching",
+        Text.WRITING: "writing",
+        Text.PREPARED: "prepared",
+        Text.ACTIVATING: "switching over",
+        Text.RESTARTING: "restarting",
+        Text.TESTING: "testing",
+        Text.HOLDING: "waiting for the others",
+        Text.CONFIRMING: "confirming",
+        Text.REVERTING: "going back",
     }),
     Language.GERMAN: MappingProxyType({
         Text.TITLE: "Aktualisierungen",
@@ -81,9 +100,20 @@ TEXTS: Final[Mapping[Language, Mapping[Text, str]]] = MappingProxyType({
         Text.WAITING: "Wartet",
         Text.UNVERIFIED: "Installiert, nicht bestätigt",
         Text.CURRENT: "Aktuell",
+        Text.FETCHING: "lädt",
+        Text.WRITING: "schreibt",
+        Text.PREPARED: "vorbereitet",
+        Text.ACTIVATING: "schaltet um",
+        Text.RESTARTING: "startet neu",
+        Text.TESTING: "prüft sich",
+        Text.HOLDING: "wartet auf die anderen",
+        Text.CONFIRMING: "bestätigt",
+        Text.REVERTING: "kehrt zurück",
     }),
 })  # fmt: skip
 
+OF_STATE: Final = MappingProxyType({state.value: Text(state.value) for state in State if state.value in set(Text)})
+"""What an agent says that it does (`node_agent.states`), as far as it is worth a word here."""
 OF_CONDITION: Final = MappingProxyType({condition: Text(condition.value) for condition in Condition})
 
 

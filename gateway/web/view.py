@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from gateway.web.snapshot import Condition, Node, Snapshot, Stick
-from gateway.web.texts import OF_CONDITION, Text, say
+from gateway.web.texts import OF_CONDITION, OF_STATE, Text, say
 from gateway.words import share
 from media.signals import Show
 from media.words import Language, advice, big
@@ -104,7 +104,7 @@ def _node(node: Node, language: Language, now: datetime) -> NodeView:
         id=node.id,
         condition=node.condition,
         says=says,
-        standing=f"{node.standing}" if node.condition is Condition.UPDATING else "",
+        standing=_standing(node.standing, language) if node.condition is Condition.UPDATING else "",
         runs=node.runs or say(Text.UNKNOWN, language),
         slot=say(Text.SLOT, language, slot=node.slot) if node.slot else "",
         wanted=node.wanted or say(Text.NOTHING, language),
@@ -113,6 +113,12 @@ def _node(node: Node, language: Language, now: datetime) -> NodeView:
         late=f"{say(Text.LATE, language)}, {seen}" if node.late else "",
         percent=int(share(node.done, node.total).split()[0]) if open_still and node.total else None,
     )
+
+
+def _standing(standing: str, language: Language) -> str:
+    """What its agent says, in this language as far as it is one of ours: `writing 42 %`."""
+    word, blank, rest = standing.partition(" ")
+    return f"{say(OF_STATE[word], language)}{blank}{rest}" if word in OF_STATE else standing
 
 
 def _time(moment: datetime, now: datetime, *, seconds: bool = False) -> str:

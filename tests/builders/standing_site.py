@@ -65,20 +65,21 @@ class Site:
             stop.set()
             await task
 
-    async def node(self, listening: Listening, stack: AsyncExitStack) -> aiohttp.ClientSession:
+    async def node(self, listening: Listening, stack: AsyncExitStack, name: str = "n1") -> aiohttp.ClientSession:
         """A stock node that has a certificate, and has said what it is."""
-        token = (await self.operator.token(TokenRequest(valid_s=60, node="n1"))).token
-        ca, key, certificate = StateFolder(self.config.gateway.state).authority[0], self.folder / "key", self.folder / "crt"
+        token = (await self.operator.token(TokenRequest(valid_s=60, node=name))).token
+        ca = StateFolder(self.config.gateway.state).authority[0]
+        key, certificate = self.folder / f"{name}.key", self.folder / f"{name}.crt"
         url = f"https://127.0.0.1:{listening.port}"
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=client_context(ca))) as stranger:
-            issued = await enroll(stranger, url, "n1", token, make_csr(Disk(), key, "n1"))
+            issued = await enroll(stranger, url, name, token, make_csr(Disk(), key, name))
         write_certificate(Disk(), certificate, issued[0])
         connector = aiohttp.TCPConnector(ssl=client_context(ca, certificate=certificate, key=key))
         session = await stack.enter_async_context(aiohttp.ClientSession(url, connector=connector, headers=STOCK))
-        await links(session)
+        await links(session, name)
         facts = NodeFacts(Hardware.parse("board:1"), "1", None, "a").attributes()
         body = {"mode": "replace", "data": facts}
-        place = "/DEFAULT/controller/v1/n1/configData"
+        place = f"/DEFAULT/controller/v1/{name}/configData"
         async with session.put(place, json=body, server_hostname=GATEWAY_IDENTITY) as response:
             assert response.status == 200, await response.text()
         return session
@@ -93,8 +94,8 @@ class Site:
             return response.status, await response.read()
 
 
-async def links(session: aiohttp.ClientSession) -> dict[str, Any]:  # Any: hawkBit's own form
-    async with session.get("/DEFAULT/controller/v1/n1", server_hostname=GATEWAY_IDENTITY) as response:
+async def links(session: aiohttp.ClientSession, name: str = "n1") -> dict[str, Any]:  # Any: hawkBit's own form
+    async with session.get(f"/DEFAULT/controller/v1/{name}", server_hostname=GATEWAY_IDENTITY) as response:
         assert response.status == 200, await response.text()
         found: dict[str, Any] = (await response.json())["_links"]
         return found

@@ -5,8 +5,9 @@ from string import Formatter
 import pytest
 
 from gateway.web.snapshot import Condition
-from gateway.web.texts import OF_CONDITION, TEXTS, Text
+from gateway.web.texts import OF_CONDITION, OF_STATE, TEXTS, Text
 from media.words import Language
+from node_agent.states import State
 
 
 @pytest.mark.parametrize("text", Text)
@@ -23,3 +24,7 @@ def test_no_table_has_a_text_too_many() -> None:
 
 def test_every_condition_has_words() -> None:
     assert set(OF_CONDITION) == set(Condition)
+
+
+def test_what_agents_do_has_words() -> None:
+    assert set(State) - {State(name) for name in OF_STATE} == {State.IDLE, State.REPORTING}

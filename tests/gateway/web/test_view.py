@@ -47,6 +47,10 @@ def test_what_runs_and_what_is_wanted_stand_apart() -> None:
     (node,) = view_of(seen(NODE), Language.ENGLISH, NOW).nodes
     assert (node.runs, node.slot, node.wanted, node.standing, node.percent) == ("1", "slot a", "2", "writing 42 %", 42)
     assert node.since.startswith("since ")
+    (node,) = view_of(seen(NODE), Language.GERMAN, NOW).nodes
+    assert node.standing == "schreibt 42 %"
+    (node,) = view_of(seen(replace(NODE, standing="installed, not yet verified")), Language.GERMAN, NOW).nodes
+    assert node.standing == "installed, not yet verified"
     bare = Node("n2", Condition.CURRENT, True, NOW - timedelta(days=3), "", "", "")
     (node,) = view_of(seen(bare), Language.GERMAN, NOW).nodes
     assert (node.runs, node.wanted, node.since) == ("unbekannt", "nichts", "")
