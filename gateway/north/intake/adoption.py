@@ -17,6 +17,7 @@ from gateway.fleet.by_hand import Brought
 from gateway.north.intake.desk import Desk
 from gateway.north.intake.visitor import Visitor
 from gateway.north.mirrors import Mirrors
+from media.medium import shown
 from media.records import Content, Kind, Offer, Recognised, Verdict
 from update.chunks.ranges import Range
 from update.errors import (
@@ -180,6 +181,10 @@ class Adopter:
             error = troubles.get(info.path)
             if error is not None and not isinstance(error, NotFoundError):
                 told.append(_refused(_of(info, Verdict.REFUSED, plain), error))
+        listed = {info.path for info in missing}
+        for path, error in troubles.items():  # what the metadata itself is refused for: roles, and paths that lead nowhere
+            if path not in listed and not isinstance(error, NotFoundError):
+                told.append(_refused(plain(kind=Kind.BUNDLE, name=shown((path,)), verdict=Verdict.REFUSED), error))
         return tuple(told)
 
 

@@ -41,6 +41,8 @@ class Desk:
         self._room = asyncio.Semaphore(MAX_WANTS)
         self._next = time.time_ns() // 1_000_000  # another process at this visit must not use a number again
         self._gone = False
+        self._writing = asyncio.Lock()
+        self._shown: frozenset[int] = frozenset()
 
     @property
     def label(self) -> str:
@@ -83,7 +85,7 @@ class Desk:
             self._next += 1
             self._open[want.id] = want
             try:
-                await self._show()
+                await self._show(want)
                 data = await self._wait(want)
             finally:
                 del self._open[want.id]
@@ -93,11 +95,15 @@ class Desk:
             self._taken(len(data))
             return data
 
-    async def _show(self) -> None:
+    async def _show(self, want: Want) -> None:
+        """Have the reader see this want: one writer at a time, and once for all that were opened meanwhile."""
         if self._gone:
             raise MediumGoneError("the medium was pulled out; plug it in again, the copy goes on where it stopped")
-        wants = Wants(visit=self._offer.visit, wants=tuple(self._open.values()))
-        await asyncio.to_thread(self._intake.write_wants, wants)
+        async with self._writing:
+            if want.id not in self._shown:
+                wants = Wants(visit=self._offer.visit, wants=tuple(self._open.values()))
+                await asyncio.to_thread(self._intake.write_wants, wants)
+                self._shown = frozenset(each.id for each in wants.wants)
 
     async def _wait(self, want: Want) -> bytes:
         for look in range(1 << 60):
