@@ -11,8 +11,6 @@ assigner and the gateway's bytes are in memory.
 """
 
 import shutil
-import sys
-from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -24,6 +22,7 @@ from node_agent.bootloaders.command_line import CommandLine
 from node_agent.bootloaders.simulated import SimulatedBootloaderConfig, SimulatedEnvironment
 from node_agent.config import PatchesSection
 from node_agent.content import Content, Pinned, Place
+from node_agent.countdown import Countdown
 from node_agent.drivers.driver import ChunkSource, Restart, SlotStatus, Surroundings, Written
 from node_agent.drivers.linux import LinuxDriver
 from node_agent.health import Health, Patience
@@ -38,12 +37,14 @@ from tests.builders.keys import NOW
 from tests.builders.repository import RepositoryBuilder
 from tests.contract import devices
 from tests.contract.boards import Board
+from tests.crash.deciding import HOLD_S, Decision, Release
+from tests.crash.tripwire import Point, Tripwire
 from tests.disk_model import ROOT, Model
 from tests.replay import Recorder
 from update.bundle.verified import AnyBundle
 from update.chunks.pair import PatchOffer
 from update.digest import Digest, digest_of
-from update.durable import Disk, Operation
+from update.durable import Disk
 from update.store.journal import Journal
 from update.store.staging import Staged
 from update.trust.client import Fetcher
@@ -53,25 +54,18 @@ from update.trust.verified import TargetCustom
 REPOSITORY = "repository.example"
 
 
-class Stopped(BaseException):
-    """The process ends here; no handler of the code under test may take it for an error."""
-
-
 class Behaviour(StrEnum):
     """What the new version does."""
 
     GOOD = "good"
     UNHEALTHY = "unhealthy"  # it comes up and fails its checks
     MUTE = "mute"  # it never comes up: the boot script has to give it up
+    COMMITTED = "committed"  # it is good, and one of several devices: it is prepared, held, and then kept
+    ABORTED = "aborted"  # the same, but all go back
+    LOST = "lost"  # the same, but the gateway is lost while it holds, and the time of the hold runs out
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Point:
-    """The `hit`-th time that `site` was reached while the journal said `state`."""
-
-    state: str
-    site: str
-    hit: int
+DECISIONS = {Behaviour.COMMITTED: Decision.COMMIT, Behaviour.ABORTED: Decision.ABORT, Behaviour.LOST: Decision.LOST}
 
 
 class Supplies:
@@ -85,7 +79,7 @@ class Supplies:
             content = release.bundle.file.read_bytes()
             custom = TargetCustom((str(DEMO),), f"{version}.0", version, 1).as_json()
             self.repository.add_target(f"os-{version}.swu", content, custom)
-            order = Offer(f"action-{version}", version, REPOSITORY, f"os-{version}.swu", digest_of(content), len(content))
+            order = Offer(f"action-{version}", 100 * version, REPOSITORY, f"os-{version}.swu", digest_of(content), len(content))
             self.offers[version] = order
         self.repository.publish()
 
@@ -96,31 +90,6 @@ class Supplies:
             if root.startswith(devices.make_root(version)) and kernel.startswith(devices.make_kernel(version)):
                 return version
         return None
-
-
-class Tripwire:
-    """Counts where the node is, and stops it at one point."""
-
-    def __init__(self, stop_at: Point | None, recorder: Recorder) -> None:
-        self.seen: list[Point] = []
-        self.state: Callable[[], str] = lambda: "starting"
-        self._stop_at = stop_at
-        self._recorder = recorder
-        self._hits: Counter[tuple[str, str]] = Counter()
-
-    def operation(self, operation: Operation) -> None:
-        """The observer of `Disk`."""
-        self.reach(f"{_caller()} {operation.kind}")
-        self._recorder(operation)
-
-    def reach(self, site: str) -> None:
-        """The node is at `site`."""
-        state = self.state()
-        self._hits[state, site] += 1
-        point = Point(state, site, self._hits[state, site])
-        self.seen.append(point)
-        if point == self._stop_at:
-            raise Stopped(str(point))
 
 
 @dataclass
@@ -137,6 +106,10 @@ class World:
     results: dict[str, set[tuple[str, Outcome | None]]] = field(default_factory=dict)
     recorder: Recorder | None = None
     running: str = "a"
+    time_s: float = 1_000_000.0
+
+    def __post_init__(self) -> None:
+        self.release = Release(DECISIONS[self.behaviour]) if self.behaviour in DECISIONS else None
 
     @classmethod
     def commission(cls, folder: Path, supplies: Supplies, behaviour: Behaviour) -> "World":
@@ -216,10 +189,12 @@ class World:
             source=_Assigner(self, wire),
             reports=Reports(Journal(disk, self.folder / "state/reports.json"), now_ms=lambda: 1),
             pace=Pace(soon_s=60, look_s=60, tell_s=60, retry_s=0),
+            countdown=Countdown(lambda: int(self.time_s * 1000), lambda: self.time_s),
         )
         wire.state = lambda: agent.entry.state
         turn = await agent.turn()
-        while turn is Turn.ENDED:
+        while turn in {Turn.ENDED, Turn.HELD}:
+            self.time_s += HOLD_S / 2 if turn is Turn.HELD else 0
             turn = await agent.turn()
         return turn
 
@@ -248,13 +223,22 @@ class _Assigner:
     async def next(self) -> Offer | None:
         self.wire.reach("assigner.next")
         wanted = self.world.wanted
-        return None if wanted is None else self.world.supplies.offers[wanted]
+        if wanted is None:
+            return None
+        offer, release = self.world.supplies.offers[wanted], self.world.release
+        return offer if release is None or wanted != 2 else release.order(offer)
 
     async def report(self, report: Report) -> None:
         self.wire.reach("assigner.report")
-        if report.final:
+        if self._ends(report):
             self.world.results.setdefault(report.action, set()).add((report.id, report.outcome))
         self.wire.reach("assigner.reported")
+
+    def _ends(self, report: Report) -> bool:
+        release = self.world.release
+        if release is None or report.action != self.world.supplies.offers[2].action:
+            return report.final
+        return release.told(report)
 
 
 @dataclass
@@ -359,15 +343,6 @@ class _Watched:
 
 def _floor_copies(folder: Path) -> tuple[Path, Path]:
     return folder / "state/floor-1/floor", folder / "state/floor-2/floor"
-
-
-def _caller() -> str:
-    """Where in the product a durable operation was asked for: the nearest frame outside `update.durable`."""
-    frame = sys._getframe(2)
-    while frame.f_back is not None and frame.f_code.co_filename.endswith("update/durable.py"):
-        frame = frame.f_back
-    path = Path(frame.f_code.co_filename)
-    return f"{path.parent.name}/{path.name}:{frame.f_lineno}"
 
 
 def _materialise(model: Model, folder: int, place: Path) -> None:
