@@ -8,15 +8,17 @@ import socket
 import sys
 import tempfile
 from collections.abc import Coroutine, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
 from gateway.demo.figures import OVERHEAD, Figures, StickFigures, write_json
+from gateway.demo.line_figures import LineRun
 from gateway.demo.scenario import Demo
 from gateway.demo.screen import Screen
 from gateway.words import size
-from update.errors import NoSpaceError, StateError, StoreError
+from update.errors import MissingExtraError, NoSpaceError, StateError, StoreError
 
 _FAILED = 1
 _NEEDED_BYTES = 1_600_000_000
@@ -30,7 +32,9 @@ _MAX_FOLDER_BYTES = 76
 @click.option("--lan", is_flag=True, help="Announce the gateway on the LAN instead of loopback only.")
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Work in this new folder and leave it there.")
 def demo(*, once: bool, json_file: Path | None, lan: bool, keep: Path | None) -> int:
-    """Build releases, publish them, run a gateway and four nodes, and update them."""
+    """Build releases, publish them, run a gateway, four nodes and a line of devices, and update them."""
+    if find_spec("smpclient") is None:
+        raise MissingExtraError("the demo's motor speaks SMP, which needs fieldrelay[devices]: use `make demo`")
     interface, address = _lan() if lan else ("lo", "127.0.0.1")
     if keep is not None:
         if keep.exists():
@@ -114,6 +118,7 @@ def _summary(figures: Figures, problems: Sequence[str]) -> list[str]:
         f"whole images for every node would have been {size(whole)} ({figures.chunk_bytes / whole:.1%} of that travelled)",
         f"besides: {size(figures.metadata_bytes)} of metadata and bundles, {size(figures.repeated_bytes)} again after the kill",
         *(_stick_line(figures.stick) if figures.stick else []),
+        *(line for run in figures.line for line in _line_run(run)),
         f"{figures.seconds} s, bootloader {figures.bootloader}",
         *(f"NOT AS PROMISED: {problem}" for problem in problems),
         "" if problems else "all of it is true",
@@ -126,6 +131,14 @@ def _stick_line(stick: StickFigures) -> list[str]:
     return [
         f"a stick brought {stick.version} ({size(stick.bytes)} read in {stick.safe_seconds} s) while upstream was gone: {nodes}"
     ]
+
+
+def _line_run(run: LineRun) -> list[str]:
+    """A release of the line: how it ended and why, and what was read of each device after its power was cut."""
+    order = ", then ".join(" + ".join(step) for step in run.order)
+    why = [f"  because {run.why}"] if run.why else []
+    rows = [f"  {each.id:<8}  {each.driver:<11} says {each.says:<6} holds {each.sha256[:16]}…" for each in run.devices]
+    return ["", f"line {run.release}: {run.ending} in {run.seconds} s ({order})", *why, *rows]
 
 
 def _lan() -> tuple[str, str]:

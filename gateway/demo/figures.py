@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from gateway.demo.line_figures import LineRun
 from gateway.simulators.upstream import Traffic
 from media.records import Stage
 from update.chunks.plan import Source, plan_delta
@@ -60,6 +61,7 @@ class Figures:
     nodes: tuple[NodeFigures, ...]
     seconds: float
     stick: StickFigures | None = None
+    line: tuple[LineRun, ...] = ()
 
     @property
     def chunk_bytes(self) -> int:

@@ -27,6 +27,8 @@ from gateway.demo.figures import (
     union_bytes,
 )
 from gateway.demo.images import DemoImage, build_images
+from gateway.demo.line import Ground, Line
+from gateway.demo.line_figures import LineRun
 from gateway.demo.nodes import Factory, Plan, bootloader_here, slot_digest
 from gateway.demo.release import Release, publish_releases
 from gateway.demo.screen import Screen
@@ -87,7 +89,8 @@ class Demo:
             figures = await self._measure(known, release, upstream, late_bytes)
             stick = await self._update_by_stick(release, last, upstream)
             self.problems += stick_problems(stick, (await asyncio.to_thread(digest_file, last.path))[0])
-            shown(replace(figures, stick=stick, seconds=round(time.monotonic() - self._started_s, 1)))
+            line = await self._update_line(factory, upstream, cleanup)
+            shown(replace(figures, stick=stick, line=line, seconds=round(time.monotonic() - self._started_s, 1)))
             if stay is not None:
                 self._screen.step("all of it stays up until Ctrl-C")
                 await stay()
@@ -155,6 +158,13 @@ class Demo:
             nodes=tuple(names),
             slots_sha256=tuple(digests),
         )
+
+    async def _update_line(self, factory: Factory, upstream: UpstreamServer, cleanup: AsyncExitStack) -> tuple[LineRun, ...]:
+        """Upstream is back; four devices of a line are updated as one, well and not."""
+        line = Line(Ground(factory, self._gateway, upstream, self._screen), cleanup)
+        runs = await line.show()
+        self.problems += line.problems
+        return runs
 
     async def _power_on(self, factory: Factory, plan: Plan) -> None:
         token = await self._gateway.client.token(TokenRequest(node=plan.id, valid_s=3600, reason="demo"))

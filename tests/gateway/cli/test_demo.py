@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from update.errors import StateError
+from gateway.cli.main import main
+from update.errors import MissingExtraError, StateError
 
 INTERRUPTED = 130
 
@@ -60,3 +61,12 @@ def end_a_demo(folder: Path) -> None:
             demo.kill()
     assert processes_below(folder) == []
     assert list(folder.iterdir()) == []
+
+
+def test_a_machine_that_cannot_speak_to_the_motor_is_told_before_anything_is_built(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("gateway.cli.demo.find_spec", lambda _name: None)
+    assert main(["demo", "--once", "--keep", str(tmp_path / "kept")]) == MissingExtraError.exit_status
+    assert "needs fieldrelay[devices]" in capsys.readouterr().err
+    assert not (tmp_path / "kept").exists()

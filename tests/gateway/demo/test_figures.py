@@ -117,6 +117,6 @@ def test_the_published_form_has_the_promised_keys(tmp_path: Path) -> None:
     write_json(GOOD, tmp_path / "build" / "demo.json")
     values = json.loads((tmp_path / "build" / "demo.json").read_text())
     keys = {"image_bytes", "zck_bytes", "upstream_bytes", "metadata_bytes", "repeated_bytes", "union_bytes"}
-    assert set(values) == {*keys, "bootloader", "nodes", "seconds", "stick"}
+    assert set(values) == {*keys, "bootloader", "nodes", "seconds", "stick", "line"}
     node_keys = {"id", "from", "to", "result", "downloaded_bytes", "reused_bytes", "slot", "slot_sha256"}
     assert all(set(node) == node_keys for node in values["nodes"])
