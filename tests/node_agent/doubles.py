@@ -114,17 +114,22 @@ class Device:
 
 @dataclass
 class Assigner:
-    """`Source`: `orders` are given one after the other, the last one until its end was reported; `at_last` when it was given."""
+    """`Source`: `orders` are given one after the other, the last one until its end was reported; `at_last` when it was given.
+
+    `given` is all that was given so far.
+    """
 
     orders: list[Offer | Cancel | FieldrelayError | None]
     reports: list[Report] = field(default_factory=list)
     away: FieldrelayError | None = None
     at_last: asyncio.Event = field(default_factory=asyncio.Event)
+    given: list[Offer | Cancel | FieldrelayError | None] = field(default_factory=list)
 
     async def next(self) -> Offer | Cancel | None:
         if len(self.orders) == 1:
             self.at_last.set()
         order = self.orders.pop(0) if len(self.orders) > 1 else self.orders[0]
+        self.given.append(order)
         if isinstance(order, FieldrelayError):
             raise order
         return order
@@ -134,12 +139,19 @@ class Assigner:
             raise self.away
         self.reports.append(report)
         if report.final:
-            ended = [order for order in self.orders if isinstance(order, Offer | Cancel) and order.action == report.action]
+            ended = [order for order in self.orders if _is_end_of(report, order)]
             self.orders = [order for order in self.orders if order not in ended] or [None]
 
     @property
     def results(self) -> list[Report]:
         return [report for report in self.reports if report.final]
+
+
+def _is_end_of(report: Report, order: Offer | Cancel | FieldrelayError | None) -> bool:
+    """Whether a result ends what was ordered, and not an order of the same action under another lease."""
+    if isinstance(order, Offer):
+        return order.action == report.action and order.fence in {None, report.fence}
+    return isinstance(order, Cancel) and order.action == report.action
 
 
 class Supply:

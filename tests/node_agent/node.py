@@ -46,15 +46,16 @@ class Node:
     locks: Interlocks = field(default_factory=Interlocks)
     look_s: float = 30.0
     time: Time = field(default_factory=Time)
+    disk: Disk = field(default_factory=Disk)
 
     def start(self) -> Agent:
         patience = Patience(deadline_s=0.05 if self.check.reason else 30, interval_s=0.01, passes=1)
         return Agent(
             node="n1",
-            journal=Journal(Disk(), self.folder / "journal.json"),
+            journal=Journal(self.disk, self.folder / "journal.json"),
             steps=Steps(self.device, self.supply, Health([self.check], patience), self.hooks, self.floor, self.trial, self.locks),
             source=self.source,
-            reports=Reports(Journal(Disk(), self.folder / "reports.json"), now_ms=lambda: 1),
+            reports=Reports(Journal(self.disk, self.folder / "reports.json"), now_ms=lambda: 1),
             pace=Pace(look_s=self.look_s, tell_s=30, retry_s=0),
             countdown=Countdown(lambda: int(self.time.wall_s * 1000), lambda: self.time.monotonic_s),
         )
@@ -74,7 +75,7 @@ class Node:
     @property
     def trial(self) -> Journal:
         """The second record of a trial."""
-        return Journal(Disk(), self.folder / "trial.json")
+        return Journal(self.disk, self.folder / "trial.json")
 
     @property
     def journal(self) -> State:

@@ -7,13 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from node_agent.agent import Turn
 from node_agent.interlocks import InputCheck, Interlock, Interlocks
 from node_agent.source import Cancel, Offer
 from node_agent.states import Outcome, State
 from tests.node_agent.doubles import Assigner, Device, Supply, Well
-from tests.node_agent.node import ORDER, Node
+from tests.node_agent.node import ORDER, Node, Time
 from update.wire.assignment import Commit
 
 
@@ -132,3 +134,26 @@ async def test_an_input_that_hangs_is_shut_and_what_it_says_too_late_is_not_beli
             reason = await check.failure({})
             await asyncio.sleep(0.001)
     assert "must be '1'" in (reason or "")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.booleans(), max_size=6), st.lists(st.floats(0, 5000), max_size=6))
+async def test_the_first_that_is_shut_is_named_and_its_own_deadline_counts(shut: list[bool], passing: list[float]) -> None:
+    time = Time()
+    locks = Interlocks(
+        [Interlock(f"lock-{number}", Well("shut" if each else None), 100 * number) for number, each in enumerate(shut)],
+        lambda: time.monotonic_s,
+    )
+    found = await locks.shut({})
+    assert (found.name if found else None) == (f"lock-{shut.index(True)}" if any(shut) else None)
+    if found is None:
+        return
+    locks.wait()
+    for passes_s in passing:
+        time.passes(passes_s)
+        waited_s = time.monotonic_s - 50.0
+        assert locks.waited_too_long(found) == (waited_s >= found.deadline_s)
+        hours = int(waited_s // 3600)
+        assert locks.words(found) == f"waiting for interlock {found.name}" + (f" for {hours} h" if hours else "")
+    locks.end()
+    assert (locks.waiting, locks.words(found)) == (False, f"waiting for interlock {found.name}")

@@ -1,15 +1,26 @@
 """The journal's record: what it says survives the disk, and damage is named."""
 
+import dataclasses
 import json
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node_agent.record import Entry, Release, Report, entry_from_mapping, entry_to_mapping, reports_from_list, reports_to_list
+from node_agent.record import (
+    Entry,
+    Release,
+    Report,
+    entry_from_mapping,
+    entry_to_mapping,
+    journal_version,
+    reports_from_list,
+    reports_to_list,
+)
 from node_agent.states import Outcome, State
 from update.digest import Digest
 from update.errors import CorruptError, StateError
+from update.wire.assignment import MAX_HOLD_S, Commit, Lost
 
 SHA = Digest("a" * 64)
 RELEASES = st.builds(
@@ -33,6 +44,11 @@ ENTRIES = st.builds(
     outcome=st.none() | st.sampled_from(Outcome),
     message=st.text(max_size=100),
     held=st.lists(st.tuples(st.sampled_from("ab"), RELEASES), max_size=2).map(tuple),
+    commit=st.sampled_from(Commit),
+    together=st.booleans(),
+    hold_s=st.integers(0, MAX_HOLD_S),
+    hold_until=st.integers(0, 2**62),
+    lost=st.sampled_from(Lost),
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=10),
@@ -47,12 +63,25 @@ def test_a_record_survives_json(entry: Entry) -> None:
     assert entry_from_mapping(json.loads(json.dumps(entry_to_mapping(entry)))) == entry
 
 
+@pytest.mark.parametrize(("key", "value"), [("hold_s", MAX_HOLD_S + 1), ("hold_s", -1), ("commit", "maybe"), ("lost", "wait")])
+def test_a_hold_that_no_release_wrote_is_corrupt(key: str, value: object) -> None:
+    with pytest.raises(CorruptError, match=key):
+        entry_from_mapping({**entry_to_mapping(Entry()), **json.loads(json.dumps({key: value}))})
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("together", [True, False])
+def test_an_older_release_refuses_a_journal_of_which_it_would_ignore_a_decision(state: State, together: bool) -> None:
+    under_way = state not in {State.IDLE, State.REPORTING}
+    assert journal_version(Entry(state=state, together=together)) == (2 if together and under_way else 1)
+
+
 def test_a_journal_never_written_is_idle() -> None:
     assert entry_from_mapping(None) == Entry()
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.dictionaries(st.sampled_from(["state", "tries", "release", "held", "outcome", "fence"]), JSON, min_size=1))
+@given(st.dictionaries(st.sampled_from([each.name for each in dataclasses.fields(Entry)]), JSON, min_size=1))
 def test_a_record_of_something_else_is_only_ever_corrupt(mapping: dict[str, object]) -> None:
     try:
         assert isinstance(entry_from_mapping(json.loads(json.dumps(mapping))), Entry)
