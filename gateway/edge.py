@@ -21,7 +21,9 @@ from update.errors import (
     CertificateError,
     FieldrelayError,
     ForbiddenError,
+    GoneError,
     HardwareError,
+    LockedError,
     NoSpaceError,
     NotFoundError,
     NotProxiedError,
@@ -62,6 +64,8 @@ _STATUS: tuple[tuple[type[FieldrelayError], HTTPStatus], ...] = (
     (NotStoredError, HTTPStatus.NOT_FOUND),
     (UnknownTargetError, HTTPStatus.NOT_FOUND),
     (UnknownNodeError, HTTPStatus.NOT_FOUND),
+    (GoneError, HTTPStatus.GONE),
+    (LockedError, HTTPStatus.LOCKED),
     (TooLargeError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (RangeNotSatisfiableError, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE),
     (ProtocolError, HTTPStatus.BAD_REQUEST),
@@ -105,9 +109,7 @@ async def refuse_by_name(request: web.Request, handler: _Handler) -> web.StreamR
     try:
         return await handler(request)
     except FieldrelayError as error:
-        level = logging.DEBUG if _is_probe(request, error) else logging.INFO
-        _LOG.log(level, "refused %s %s: %s (%s)", request.method, request.rel_url.raw_path, error, error.code)
-        return _refusal(http_status(error), Refusal(error.code, str(error)))
+        return refusal_of(request, error)
     except web.HTTPRequestEntityTooLarge as error:
         message = f"the body is larger than {MAX_BODY_BYTES} bytes"
         return _refusal(HTTPStatus(error.status), Refusal(TooLargeError.code, message))
@@ -117,6 +119,13 @@ async def refuse_by_name(request: web.Request, handler: _Handler) -> web.StreamR
     except Exception:  # noqa: BLE001 - the last edge: a defect must cost one answer, not a story told to a stranger
         _LOG.exception("a request could not be answered: %s %s", request.method, request.rel_url.raw_path)
         return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, Refusal(FieldrelayError.code, "the gateway failed; see its log"))
+
+
+def refusal_of(request: web.Request, error: FieldrelayError) -> web.Response:
+    """The answer to a request that is refused; logged."""
+    level = logging.DEBUG if _is_probe(request, error) else logging.INFO
+    _LOG.log(level, "refused %s %s: %s (%s)", request.method, request.rel_url.raw_path, error, error.code)
+    return _refusal(http_status(error), Refusal(error.code, str(error)))
 
 
 def _is_probe(request: web.Request, error: FieldrelayError) -> bool:

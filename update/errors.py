@@ -472,6 +472,27 @@ class NotProxiedError(WireError):
     exit_status = 65
 
 
+class LockedError(WireError):
+    """Somebody else is at it at this moment: ask again."""
+
+    code = "wire.locked"
+    exit_status = 61
+
+
+class GoneError(WireError):
+    """It was here, and its time is over."""
+
+    code = "wire.gone"
+    exit_status = 62
+
+
+class ChecksumError(WireError):
+    """What arrived is not what was sent; none of it was kept."""
+
+    code = "wire.checksum"
+    exit_status = 63
+
+
 class TooLargeError(WireError):
     """A message above its size limit; it was not read to its end."""
 
