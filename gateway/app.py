@@ -8,7 +8,7 @@ and ends the gateway with it, so that whoever supervises it can start it anew.
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -41,6 +41,7 @@ from gateway.north.mirrors import Mirrors
 from gateway.north.proofs import Proofs
 from gateway.north.room import Room
 from gateway.north.unlisted import UnlistedBundles, make_unlisted
+from gateway.north.uploads.build import begin_pushes
 from gateway.north.wan import wan_client, wan_line
 from gateway.south.announce import keep_announcing
 from gateway.south.bodies import Bodies, SignedOrigins, pseudonym
@@ -141,15 +142,15 @@ async def _run(
         prefetch = make_prefetch(config, database, mirrors, relays, store=room.store, proofs=proofs)
         background(prefetch.run(), "prefetch")
         common = Common(database, session, room, line, mirrors, proofs.prove, unlisted)
-        _begin_orders(ground, fleet, common, elsewhere, mirrors=mirrors, relays=relays, begin=background)
+        doors = await _begin_orders(ground, fleet, common, elsewhere, mirrors=mirrors, relays=relays, begin=background)
         offering = _make_variants(room, mirrors, proofs, registry, find=find, bodies=bodies, unlisted=unlisted)
         attached = await _attached(ground, database, fleet, content, store=room.store, offering=offering, begin=background)
         parts = _make_parts(ground, database, fleet, content, find=find, offering=offering)
         parts += pair_patches(config.south, mirrors, room, disk=ground.disk, find=find, files=files, begin=background)
         shares = _south_shares(config.south)
         enroll, credentials = Enrollment(attached.spare(fleet.tokens), authority, ground.now), Credentials(fleet.accounts)
-        application = south_application(parts, open_to_all=[enroll], credentials=credentials, shares=shares, shelf=content)
-        port = await stack.enter_async_context(_tls_listener(config.south, application, tls))
+        south = south_application(parts, open_to_all=[enroll, *doors], credentials=credentials, shares=shares, shelf=content)
+        port = await stack.enter_async_context(_tls_listener(config.south, south, tls))
         mirrored = await stack.enter_async_context(_mirrored(ground, session, line))
         own = StockContent(registry, content, name=origins.name)
         await stack.enter_async_context(_plain_listener(config.south.content, own, mirrored, shares))
@@ -160,13 +161,15 @@ async def _run(
         await stop.wait()
 
 
-def _begin_orders(
+async def _begin_orders(
     ground: Ground, fleet: Fleet, common: Common, elsewhere: Elsewhere, *, mirrors: Mirrors, relays: Relays, begin: Begin
-) -> None:
-    """Orders from elsewhere, and what is brought by hand."""
+) -> Sequence[Part]:
+    """Orders from elsewhere, and what is brought by hand or pushed: what answers pushers."""
     elsewhere.begin(fleet.takeover, common, begin)
     disk, now = ground.disk, ground.now
     begin_visits(ground.config, common, fleet, mirrors=mirrors, chunks=relays, disk=disk, now=now, begin=begin)
+    where = (ground.config, common, fleet, elsewhere.hasten)
+    return await begin_pushes(*where, mirrors=mirrors, chunks=relays, disk=disk, now=now, begin=begin)
 
 
 def _mirrored(ground: Ground, session: aiohttp.ClientSession, line: Line) -> AbstractAsyncContextManager[Routes]:

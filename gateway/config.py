@@ -16,11 +16,13 @@ from pydantic.dataclasses import dataclass
 
 from gateway.sections.assigners import HawkbitSection, WfxSection, checked_hawkbit, checked_wfx
 from gateway.sections.attached import AttachedSection, checked_attached
+from gateway.sections.calls import CallSection, checked_calls
 from gateway.sections.interlocks import InterlockSection, checked_interlocks
 from gateway.sections.log import LogSection
 from gateway.sections.media import MediaSection
 from gateway.sections.probes import ProbeSection, checked_probes
 from gateway.sections.pushed import SwuforwardSection, checked_swuforward
+from gateway.sections.pushers import PushSection, checked_push
 from gateway.sections.routes import RouteSection, checked_routes
 from gateway.sections.web import WebSection
 from gateway.sections.webhooks import WebhookSection, checked_webhooks
@@ -261,6 +263,8 @@ class GatewayConfig:
     route: Annotated[tuple[RouteSection, ...], AfterValidator(checked_routes)] = ()
     webhook: Annotated[tuple[WebhookSection, ...], AfterValidator(checked_webhooks)] = ()
     media: MediaSection = MediaSection()
+    push: Annotated[PushSection, AfterValidator(checked_push)] = PushSection()
+    call: Annotated[tuple[CallSection, ...], AfterValidator(checked_calls), Field(max_length=10)] = ()
     web: WebSection = WebSection()
     attached: Annotated[tuple[AttachedSection, ...], AfterValidator(checked_attached)] = ()
 
@@ -270,8 +274,11 @@ def _consistent(config: GatewayConfig) -> GatewayConfig:
     named = [(f"hawkbit {each.name}", each.repository) for each in config.hawkbit]
     named += [(f"swuforward {each.name}", each.repository) for each in config.swuforward]
     named += [(f"wfx {each.name}", each.repository) for each in config.wfx]
+    named += [(f"push.pusher {each.name}", name) for each in config.push.pusher for name in each.repositories]
+    named += [(f"call {each.name}", name) for each in config.call for name in each.repositories]
     proved = [(f"attached {each.id}", each.repository) for each in config.attached]
     proved += [("media.singles", name) for name in config.media.singles]
+    proved += [(f"push.pusher {each.name}", name) for each in config.push.pusher if each.singles for name in each.repositories]
     for who, repository in (*named, *proved):
         if repository not in known:
             raise ValueError(f"{who}: there is no [[repository]] named {repository}")
@@ -284,6 +291,10 @@ def _consistent(config: GatewayConfig) -> GatewayConfig:
                 f"wfx {wfx.name}: its events hold one of the connections: wan.connections is at least "
                 f"{_CONNECTIONS_FOR_EVENTS} then, not {config.wan.connections}; or events = false"
             )
+    if config.call and config.wan.connections < (least := len(config.call) + _CONNECTIONS_FOR_EVENTS):
+        raise ValueError(
+            f"each call holds one connection: wan.connections is at least {least} then, not {config.wan.connections}"
+        )
     return config
 
 
@@ -330,6 +341,11 @@ class StateFolder:
     def floor(self) -> tuple[Path, Path]:
         """Both copies of what must never go back."""
         return self.root / "floor-1" / "floor.json", self.root / "floor-2" / "floor.json"
+
+    @property
+    def pushes(self) -> Path:
+        """Pushes that are not finished."""
+        return self.root / "pushes"
 
     @property
     def habits(self) -> Path:

@@ -7,6 +7,7 @@ fieldrelay repo add DIR press-1.2.raucb              lists a RAUC bundle, once i
 fieldrelay repo add-plan DIR line.toml               lists a release of many devices, whose bundles are listed already
 fieldrelay repo sign DIR targets --key targets-1.pem (and the next holder, until the threshold is met)
 fieldrelay repo publish DIR --key snapshot=… --key timestamp=…
+fieldrelay repo push https://gateway:8443 --repo DIR --token-file ci.token --site-ca site-ca.pem
 fieldrelay repo status DIR
 fieldrelay repo renew DIR root                       before a role that nobody changes expires: then sign and publish
 """
@@ -21,6 +22,7 @@ import click
 from gateway.cli.bundle import ask_passphrase
 from gateway.cli.rauc import rauc_target
 from gateway.cli.repo_plan import add_plan
+from gateway.cli.repo_push import push
 from gateway.cli.repo_reports import ingest_reports
 from gateway.cli.show import as_json, emit
 from update.bundle.description import Description, parse
@@ -49,6 +51,7 @@ def repo() -> None:
 
 
 repo.add_command(add_plan)
+repo.add_command(push)
 repo.add_command(ingest_reports)
 
 

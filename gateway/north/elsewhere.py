@@ -24,6 +24,10 @@ class _Upstream(Protocol):
     async def state(self) -> AssignerState: ...
 
 
+class _Asked(_Upstream, Protocol):
+    def hasten(self) -> None: ...
+
+
 class Elsewhere:
     """Built in two steps: `telling` goes to the fleet, whose `takeover` the upstreams need."""
 
@@ -33,20 +37,29 @@ class Elsewhere:
         self._hawkbit_tellers = hawkbit_tellers(config.hawkbit, now)
         self._wfx_tellers = wfx_tellers(config.wfx, now)
         self._upstreams: Sequence[_Upstream] = ()
+        self._asked: Sequence[_Asked] = ()
         tellers: dict[str, Teller] = {**self._hawkbit_tellers, **self._wfx_tellers, **push_tellers(config.swuforward)}
         self.telling = Telling(tellers, webhook_witnesses(config, now))
 
     def begin(self, takeover: Takeover, common: Common, begin: Begin) -> None:
         """Ask every one of them from now on."""
         begin(common.unlisted.run(), "adoption")
-        self._upstreams = [
+        self._asked = [
             *hawkbit_upstreams(self._config, self._hawkbit_tellers, takeover, common, self._now),
             *wfx_upstreams(self._config, self._wfx_tellers, takeover, common, self._now),
+        ]
+        self._upstreams = [
+            *self._asked,
             *push_upstreams(self._config, takeover, common, self._now),
             *webhooks(self._config, common, self._now),
         ]
         for upstream in self._upstreams:
             begin(upstream.run(), "assigner")
+
+    def hasten(self) -> None:
+        """Ask those that are polled soon: somebody says that there is news."""
+        for upstream in self._asked:
+            upstream.hasten()
 
     async def states(self) -> tuple[AssignerState, ...]:
         """How each of them stands."""

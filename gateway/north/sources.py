@@ -139,13 +139,25 @@ class HttpUpstream:
         await self._habits.keep()
 
 
-class FolderUpstream:
-    """A repository in a folder of this machine."""
+class Files(Protocol):
+    """Files of this machine by the paths of a repository, as `DirectoryFetcher`."""
 
-    def __init__(self, folder: Path) -> None:
+    async def fetch(self, path: str, *, max_bytes: int) -> bytes:
+        """A whole small file."""
+        ...
+
+    def open(self, path: str) -> int:
+        """A descriptor, which the caller closes."""
+        ...
+
+
+class FolderUpstream:
+    """A repository in a folder of this machine, or in other `files` of it that are called so."""
+
+    def __init__(self, folder: Path | str, files: Files | None = None) -> None:
         self.name = str(folder)
         self.ranged = True
-        self._fetcher = DirectoryFetcher(folder)
+        self._fetcher = DirectoryFetcher(Path(folder)) if files is None else files
 
     async def fetch(self, path: str, *, max_bytes: int) -> bytes:
         """Read a whole small file."""

@@ -14,6 +14,7 @@ MEANINGS: Final[dict[str, str]] = {
     "south.content.enabled": "Plain HTTP for stock clients without TLS: signed content, read-only, chosen by Host header.",
     "south.content.addresses": "Where it listens.",
     "south.content.port": "The TCP port of these addresses.",
+    "push.enabled": "Whether anything is pushed here.",
     "media.enabled": "Whether sticks are taken in.",
     "web.enabled": "Whether the page is served.",
     "wan.proxy": "An HTTP proxy for upstreams; none: directly, as the system routes.",

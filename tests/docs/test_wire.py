@@ -5,6 +5,8 @@ from pathlib import Path
 
 from gateway.control import messages
 from gateway.control.nodes import NodeControl
+from gateway.north.uploads.resources import PushResources
+from gateway.north.uploads.tus import Tus
 from gateway.south.content import ContentServer
 from gateway.south.ddi.agreement import Agreement
 from gateway.south.ddi.artifacts import Artifacts
@@ -40,6 +42,12 @@ def test_every_content_resource_is_there() -> None:
     assert named(*(f"GET {path}" for path in (*paths, *patches)), *(form.media_type for form in PatchForm)) == []
     assert [route.path for route in server.stock_routes()] == ["/{path:targets/.+}"]
     assert "`GET http://NAME/targets/" in PAGE
+
+
+def test_every_resource_for_pushers_is_there() -> None:
+    routes = [*PushResources.__new__(PushResources).routes(), *Tus.__new__(Tus).routes()]
+    assert len(routes) == 12
+    assert named(*(f"{route.method} {route.path}" for route in routes)) == []
 
 
 def test_first_contact_is_there() -> None:

@@ -16,10 +16,12 @@ from gateway.config import (
     parse_config,
 )
 from gateway.sections.assigners import HawkbitSection, WfxSection
+from gateway.sections.calls import CallSection
 from gateway.sections.interlocks import InterlockSection
 from gateway.sections.log import LogLevel
 from gateway.sections.probes import ProbeSection
 from gateway.sections.pushed import SwuforwardSection
+from gateway.sections.pushers import PusherSection
 from gateway.sections.routes import RouteKind, RouteSection
 from gateway.sections.webhooks import WebhookSection
 from update.errors import ConfigurationError, FormatVersionError
@@ -27,7 +29,7 @@ from update.provided import CODE_SIGNING, MAX_PROVIDED_BYTES
 
 SAMPLE = Path(__file__).parents[2] / "configs" / "gateway.toml"
 NO_DEFAULT = (
-    {"wan", "south.polling"}
+    {"wan", "south.polling", "push.pusher"}
     | {f"repository.{key}" for key in ("name", "root", "upstreams", "rauc_certificate", "rauc_key")}
     | {f"route.{key}" for key in ("name", "prefix", "upstream", "kind")}
     | {f"hawkbit.{key}" for key in ("name", "url", "repository", "gateway_token", "target_tokens", "certificate", "key")}
@@ -35,6 +37,8 @@ NO_DEFAULT = (
     | {f"probe.{key}" for key in ("name", "nodes", "url", "command")}
     | {f"interlock.{key}" for key in ("name", "command", "url", "input")}
     | {f"webhook.{key}" for key in ("name", "url", "secret")}
+    | {f"pusher.{key}" for key in ("name", "token", "secret", "repositories")}
+    | {f"call.{key}" for key in ("name", "url", "token", "site_ca")}
     | {f"swuforward.{key}" for key in ("name", "repository", "allowed", "credentials", "certificate", "key")}
 )
 FILE = Path("/etc/fieldrelay/gateway.toml")
@@ -88,6 +92,12 @@ def test_the_sample_shows_every_key_of_every_section() -> None:
     probes = values.pop("probe")
     assert isinstance(probes, list)
     check(probes[0], ProbeSection(name="x", nodes=("x",), url="http://x"), "probe")
+    pushes = values["push"]
+    assert isinstance(pushes, dict)
+    check(pushes["pusher"][0], PusherSection(name="x", token=Path("x"), repositories=("x",)), "pusher")
+    outwards = values.pop("call")
+    assert isinstance(outwards, list)
+    check(outwards[0], CallSection(name="x", url="http://x"), "call")
     gates = values.pop("interlock")
     assert isinstance(gates, list)
     check(gates[0], InterlockSection(name="x", url="http://x"), "interlock")
@@ -98,7 +108,7 @@ def test_the_sample_shows_every_key_of_every_section() -> None:
     for name, section in values.items():
         if name != "format_version":
             check(section, getattr(GatewayConfig(format_version=1), name), name)
-    lists = {"repository", "route", "hawkbit", "wfx", "swuforward", "probe", "interlock", "webhook", "attached"}
+    lists = {"repository", "route", "hawkbit", "wfx", "swuforward", "probe", "interlock", "webhook", "attached", "call"}
     assert set(values) | lists == set(section_fields(GatewayConfig))
 
 

@@ -83,6 +83,10 @@ class HawkbitUpstream:
             problem="" if trouble is None else str(trouble),
         )
 
+    def hasten(self) -> None:
+        """Ask for every node soon: there may be news."""
+        self._rounds.hasten_all()
+
     async def poll_all(self) -> None:
         """Ask for every node that is due, once."""
         await self._rounds.poll_all()

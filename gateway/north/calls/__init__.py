@@ -1,0 +1,1 @@
+"""Streams of events that the gateway opens outwards: sites behind NAT hear of news without being reachable."""
