@@ -28,7 +28,7 @@ from gateway.status import NodeState
 from tests.builders.appliance import Appliance
 from tests.builders.repository import RepositoryBuilder
 from tests.interop.plant import until
-from tests.interop.rauc_device import RaucDevice, need_loop_devices
+from tests.interop.rauc_device import RaucDevice, has_device_mapper, need_loop_devices
 from tests.interop.rauc_tool import COMPATIBLE, RaucTool
 from tests.interop.servers import rauc_hawkbit_parts
 from tests.interop.servers.running import running
@@ -38,7 +38,7 @@ VERSION = "2026.11.0"
 """What the bundle says that it is."""
 OLDER = "2026.10.0"
 NODE = "press-1"
-FORMAT = "verity" if Path("/dev/mapper/control").exists() else "plain"
+FORMAT = "verity" if has_device_mapper() else "plain"
 """What this machine's rauc can install."""
 
 
