@@ -17,7 +17,7 @@ from node_agent.record import Entry, entry_from_mapping, reports_from_list
 from node_agent.service import serve
 from node_agent.source import DdiSource, FileSource
 from node_agent.states import Outcome, State
-from update.errors import FieldrelayError
+from update.errors import FieldrelayError, InterlockError, UnreachableError
 
 NOTHING_STATUS: Final = 3
 
@@ -140,7 +140,9 @@ def _answer(node: Node, agent: Agent, turn: Turn, *, nothing_status: int = 0) ->
         case Turn.NOTHING:
             return Answer("nothing to do", values, nothing_status)
         case Turn.WAITING:
-            return Answer(f"not now: {_sentence(entry)}", values, exit_status_of("wire.unreachable"))
+            shut = entry.state in {State.ACTIVATING, State.RESTARTING, State.REVERTING}
+            error, why = (InterlockError, "an interlock is shut, ") if shut else (UnreachableError, "")
+            return Answer(f"not now: {why}{_sentence(entry)}", values, error.exit_status)
         case Turn.HELD:
             return Answer(f"{_sentence(entry)}; what follows is decided at the gateway, for several devices together", values)
         case Turn.EXIT:

@@ -26,7 +26,7 @@ from tests.contract import devices
 from tests.node_agent.gateway_double import NODE, TOKEN, Gateway
 from update.digest import digest_of
 from update.durable import Disk
-from update.errors import RolledBackError
+from update.errors import InterlockError, RolledBackError
 from update.trust.verified import TargetCustom
 from update.wire.assignment import Assignment, Commit
 from update.wire.attributes import SLOT, VERSION
@@ -70,7 +70,7 @@ class Place:
         kernel = devices.slot_path(self.folder, slot, "kernel").read_bytes()
         return root.startswith(devices.make_root(version)) and kernel.startswith(devices.make_kernel(version))
 
-    def write_config(self, check: str = "true") -> None:
+    def write_config(self, check: str = "true", more: str = "") -> None:
         slots = "".join(
             f'[[driver.linux.slots]]\nname = "{slot.name}"\nselection = "{slot.selection}"\nparts = ['
             + ", ".join(f'{{ name = "{each.name}", device = "{each.device}", path = "{each.path.name}" }}' for each in slot.parts)
@@ -86,7 +86,7 @@ class Place:
             'simulated.command_line.path = "cmdline"\n'
             f"[health]\ndeadline_s = {60 if check == 'true' else 4}\ninterval_s = 0.1\npasses = 2\ngateway = true\n"
             f"[[check]]\nkind = \"command\"\ncommand = ['sh', '-c', '{check}']\n"
-            "[poll]\nminimum_s = 0.1\nmaximum_s = 0.2\nretry_s = 0.2\n"
+            f"[poll]\nminimum_s = 0.1\nmaximum_s = 0.2\nretry_s = 0.2\n{more}"
         )
 
 
@@ -331,4 +331,21 @@ async def test_the_agent_updates_restarts_and_goes_on(place: Place, check: str, 
         await board.off()
     assert place.gateway.outcomes == [outcome], (place.folder / "agent.log").read_text()[-2000:]
     assert board.starts == starts
+    assert place.holds("b", 2)
+
+
+async def test_a_machine_that_runs_is_not_restarted_and_the_way_goes_on_when_it_stands(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stands = place.folder / "stands"
+    stands.write_text("0")
+    place.write_config(more='[[interlock]]\nname = "machine-stands"\nkind = "input"\ninput = "stands"\ntimeout_s = 60\n')
+    place.order(2)
+    assert await place.update("--now") == InterlockError.exit_status
+    assert "not now: an interlock is shut, activating 2.0" in capsys.readouterr().out
+    assert place.power_on() == "a", "nothing was activated"
+    stands.write_text("1\n")
+    assert await place.update("--now") == 100
+    assert place.power_on() == "b"
+    assert await place.update("--now") == 0
     assert place.holds("b", 2)

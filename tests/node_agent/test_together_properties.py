@@ -6,7 +6,6 @@ checked after every step by what was heard, in `Judge`; at the end a last word b
 """
 
 import asyncio
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -30,7 +29,6 @@ from update.store.journal import Journal
 from update.wire.assignment import Commit, Lost
 
 HOLD_S = 600
-MANY = int(os.environ.get("FIELDRELAY_EXAMPLES", "60"))
 HEARD = Offer | Cancel | FieldrelayError | None
 
 
@@ -162,24 +160,37 @@ def supply(tmp_path_factory: pytest.TempPathFactory) -> Supply:
     return Supply(tmp_path_factory.mktemp("supply"))
 
 
-@settings(max_examples=MANY, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(steps=st.lists(STEPS, min_size=1, max_size=12), end=st.sampled_from([Commit.COMMIT, Commit.ABORT]))
-def test_the_decision_is_kept_and_nothing_else(supply: Supply, steps: list[Step], end: Commit) -> None:
-    async def life() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            node = Node(Path(folder), Device(), supply, Assigner([None]))
-            judge = Judge(node)
-            for step in steps:
-                await live(node, judge, step)
-            before = judge.last
-            await live(node, judge, Step(said=replace(ORDER, commit=end, fence=9)))
-            await live(node, judge, Step())
-            at_rest(node, judge.look())
-            if "confirm" in node.device.calls:
-                assert node.device.booted == "b", "what was kept stays"
-            elif end is Commit.COMMIT and before.action == "7" and before.commit is not Commit.ABORT:
-                assert before.outcome in {Outcome.REFUSED, Outcome.FAILED, Outcome.INCONSISTENT}, before
-            else:
-                assert node.device.booted == "a"
+async def life(supply: Supply, steps: list[Step], end: Commit) -> None:
+    """The steps, then the last word and rest."""
+    with tempfile.TemporaryDirectory() as folder:
+        node = Node(Path(folder), Device(), supply, Assigner([None]))
+        judge = Judge(node)
+        for step in steps:
+            await live(node, judge, step)
+        before = judge.last
+        await live(node, judge, Step(said=replace(ORDER, commit=end, fence=9)))
+        await live(node, judge, Step())
+        at_rest(node, judge.look())
+        if "confirm" in node.device.calls:
+            assert node.device.booted == "b", "what was kept stays"
+        elif end is Commit.COMMIT and before.action == "7" and before.commit is not Commit.ABORT:
+            assert before.outcome in {Outcome.REFUSED, Outcome.FAILED, Outcome.INCONSISTENT}, before
+        else:
+            assert node.device.booted == "a"
 
-    asyncio.run(life())
+
+LIVES = {"steps": st.lists(STEPS, min_size=1, max_size=12), "end": st.sampled_from([Commit.COMMIT, Commit.ABORT])}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(**LIVES)
+def test_the_decision_is_kept_and_nothing_else(supply: Supply, steps: list[Step], end: Commit) -> None:
+    asyncio.run(life(supply, steps, end))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@settings(max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(**LIVES)
+def test_the_decision_is_kept_in_thousands_of_lives(supply: Supply, steps: list[Step], end: Commit) -> None:
+    asyncio.run(life(supply, steps, end))
