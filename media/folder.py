@@ -84,6 +84,8 @@ class FolderMedium:
         try:
             descriptor = open_folder_beneath(self._root, folder)
         except OSError as error:
+            if folder and error.errno == errno.EACCES:
+                return []  # `lost+found` of every ext4, or another's secrets: nothing that is meant for us
             raise self.trouble(error, folder) from error
         found: list[Entry] = []
         try:

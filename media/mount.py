@@ -25,7 +25,7 @@ REPORTS: Final = "FIELDRELAY"
 """The folder of our own reports on a medium, the only one that is ever written."""
 _CLONE_NEWNS: Final = 0x0002_0000
 _MNT_DETACH: Final = 2
-_FAT: Final = "uid={uid},gid={gid},fmask=0133,dmask=0022"
+_FAT: Final = "uid={uid},gid={gid},fmask=0113,dmask=0002"
 _OPTIONS: Final = {
     "vfat": f"{_FAT},utf8",
     "exfat": _FAT,
@@ -80,7 +80,7 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """To whom the files of vfat and exfat belong: whoever reads them, so that nothing else can."""
+    """Whoever reads: to him the files of vfat and exfat belong, and to our own group, which makes the folder of reports."""
 
     uid: int
     gid: int
@@ -165,7 +165,7 @@ def mount(kernel: Kernel, node: Path, filesystem: str, at: Path, owner: Owner) -
         )
     at.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        kernel.mount(str(node), at, filesystem, Flag.RDONLY | HARMLESS, options.format(uid=owner.uid, gid=owner.gid))
+        kernel.mount(str(node), at, filesystem, Flag.RDONLY | HARMLESS, options.format(uid=owner.uid, gid=os.getegid()))
     except OSError as error:
         at.rmdir()
         if error.errno == errno.ENODEV:

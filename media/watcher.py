@@ -8,7 +8,7 @@ is known change nothing.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -123,9 +123,10 @@ class Watch:
         if len(self._here) >= MAX_MEDIA:
             _LOG.warning("%s is not looked at: %s media are here already", change.name, MAX_MEDIA)
             return
+        before = [each.task for each in self._stays if each.device.name == change.name and each.task is not None]
         stay = self._here[change.name] = _Stay(change.device, change.left_in)
         self._stays.add(stay)
-        stay.task = asyncio.create_task(self._stay(stay, None if known is None else known.task))
+        stay.task = asyncio.create_task(self._stay(stay, before))
         stay.task.add_done_callback(lambda _task: self._stays.discard(stay))
 
     async def _make_room(self) -> None:
@@ -136,10 +137,10 @@ class Watch:
                 return
             await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _stay(self, stay: _Stay, before: "asyncio.Task[None] | None") -> None:
+    async def _stay(self, stay: _Stay, before: "Sequence[asyncio.Task[None]]") -> None:
         try:
-            if before is not None:
-                await asyncio.wait([before])
+            if before:
+                await asyncio.wait(before)
             await _within(self._config.media.settle_s, stay.gone)
             if stay.gone.is_set():
                 return
@@ -228,7 +229,8 @@ class Watch:
         if stay.intake is None:
             device = stay.device
             name = medium_id(device.filesystem_id or device.name, device.serial)
-            taken = {each.intake.medium for each in self._stays if each.intake is not None}
+            others = (each for each in self._stays if each.task is not None and not each.task.done())
+            taken = {each.intake.medium for each in others if each.intake is not None}
             name = medium_id(device.name, name) if name in taken else name
             stay.intake = Intake(self._around.disk, self._root, name)
         return stay.intake

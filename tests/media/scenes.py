@@ -1,13 +1,26 @@
 """What is played under `umockdev-wrapper`, each in a process of its own: `python -m tests.media.scenes NAME`."""
 
 import asyncio
+import gc
+import os
+import random
 import sys
+import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
+from media.config import Events, MediaConfig, MediaSection
+from media.folder import FolderMedium
+from media.intake import Intake, media_in
+from media.policy import Device
 from media.probing import Probed
-from media.config import Events
+from media.reading import Opened, Present
+from media.records import Answer, Course, MediumState, Stage
 from media.udev import Change, Udev, is_here_now, is_present
+from media.watcher import Surroundings, Watch
 from tests.media.testbed import Stick, Testbed
+from update.durable import Disk
 
 Changes = AsyncIterator[Change]
 
@@ -101,8 +114,74 @@ async def without_udevd() -> None:
     stick.pull()
 
 
+async def chatter(cycles: int = 12) -> None:
+    """Sticks are put in and pulled out in random order at random times: at the end nothing of it is left."""
+    chance, bed = random.Random(cycles), Testbed()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "content").mkdir()
+        (folder / "content" / "a.swu").write_bytes(b"070702" + bytes(5000))
+        sticks = [Stick(bed, disk=f"sd{letter}", serial=letter, superfloppy=letter == "c") for letter in "abc"]
+        udev, opened, told = Udev(), list[Opened](), list[MediumState]()
+
+        async def open_it(_device: Device, present: Present) -> Opened:
+            descriptor = os.open(folder / "content", os.O_RDONLY | os.O_DIRECTORY)
+            opened.append(Opened(FolderMedium(descriptor, present)))
+            return opened[-1]
+
+        config = MediaConfig(format_version=1, media=MediaSection(intake=folder / "intake", settle_s=0.002))
+        around = Surroundings(udev, open_it, Disk(), time.time, time.monotonic, told.append)
+        gc.collect()
+        before = (len(asyncio.all_tasks()), len(list(Path("/proc/self/fd").iterdir())))
+        stop = asyncio.Event()
+        running = asyncio.create_task(Watch(config, around).run(stop))
+        for _ in range(cycles):
+            stick = chance.choice(sticks)
+            (stick.pull if stick.places else stick.plug_in)()
+            await asyncio.sleep(chance.choice((0, 0.001, 0.01, 0.05)))
+        for stick in sticks:
+            stick.pull()
+        sticks[0].plug_in()
+        intake = Intake(Disk(), folder / "intake", "aaaa-a-a")
+        await eventually(lambda: answered(intake))
+        sticks[0].pull()
+        await eventually(lambda: all_gone(folder))
+        stop.set()
+        await running
+        gc.collect()
+        assert opened
+        assert not any(each.medium._open for each in opened if isinstance(each.medium, FolderMedium))
+        after = (len(asyncio.all_tasks()), len(list(Path("/proc/self/fd").iterdir())))
+        assert after == before, (before, after)
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(100):
+        while not holds():  # noqa: ASYNC110 - threads and the testbed bring it about
+            await asyncio.sleep(0.01)
+
+
+def all_gone(folder: Path) -> bool:
+    states = [intake.state() for intake in media_in(Disk(), folder / "intake")]
+    return all(state is not None and state.stage is Stage.GONE for state in states)
+
+
+def answered(intake: Intake) -> bool:
+    """Say to whatever is offered that all is here; whether it may be pulled out."""
+    offer, state = intake.offer(), intake.state()
+    if offer is not None:
+        said = Answer(medium=offer.medium, visit=offer.visit, course=Course.UPDATING, since=1, taken_bytes=1, wanted_bytes=1)
+        intake.write_answer(said)
+    return state is not None and state.stage is Stage.SAFE
+
+
+async def chatter_long() -> None:
+    """The same a hundred times."""
+    await chatter(100)
+
+
 SCENES: dict[str, Callable[[], Awaitable[None]]] = {
-    scene.__name__: scene for scene in (comes_and_goes, card_reader, without_udevd)
+    scene.__name__: scene for scene in (comes_and_goes, card_reader, without_udevd, chatter, chatter_long)
 }
 
 if __name__ == "__main__":
