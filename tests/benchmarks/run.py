@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from tests.benchmarks import formats, node, planner, polling, relay, serving
+from tests.benchmarks import formats, node, planner, polling, relay, serving, stick
 from tests.benchmarks.measure import Row
 
 Group = Callable[[Path], Iterator[Row]]
@@ -21,6 +21,7 @@ GROUPS: Mapping[str, Group] = {
     "polling": polling.rows,
     "relay": relay.rows,
     "serving": serving.rows,
+    "stick": stick.rows,
 }
 FOLDER = Path("build/bench")
 

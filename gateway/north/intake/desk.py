@@ -7,6 +7,8 @@ A medium that is gone fails everything that waits for it, and everything that is
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from pathlib import Path
 from typing import Final
 
 from media.intake import Intake
@@ -51,49 +53,74 @@ class Desk:
 
     async def file(self, number: int, path: Sequence[str], max_bytes: int) -> bytes:
         """A whole small file. Errors: `EndlessDataError` beyond `max_bytes`, and those of `pieces`."""
+        want = self._want(number, path, (), length=min(max_bytes, WANT_BYTES))
         try:
-            return await self._bring(number, path, (), length=min(max_bytes, WANT_BYTES))
+            data = await asyncio.to_thread(_read, await self._arrival(want))
         except LimitError as error:
             raise EndlessDataError(f"{'/'.join(path)} on the medium has more than {max_bytes} bytes") from error
+        finally:
+            await self._drop(want)
+        self._taken(len(data))
+        return data
 
     async def pieces(self, number: int, path: Sequence[str], ranges: Sequence[Range]) -> AsyncGenerator[tuple[int, bytes], None]:
         """Yield (offset, bytes) covering `ranges` in their order, in pieces of at most `WANT_BYTES`.
 
         Errors: `NotFoundError`, `ProtocolError` for what is no file, `MediumGoneError`, `MediumUnreadableError`.
         """
-        waiting: list[tuple[tuple[Range, ...], asyncio.Task[bytes]]] = []
+        async with aclosing(self.portions(number, path, ranges)) as portions:
+            async for portion, file in portions:
+                data, position = await asyncio.to_thread(_read, file), 0
+                for span in portion:
+                    yield span.start, data[position : position + span.length]  # the whole of it is no copy
+                    position += span.length
+
+    async def portions(
+        self, number: int, path: Sequence[str], ranges: Sequence[Range]
+    ) -> AsyncGenerator[tuple[tuple[Range, ...], Path], None]:
+        """Yield `ranges` in their order, in portions of at most `WANT_BYTES`, each with the file that holds its bytes.
+
+        The file is removed when the next portion is asked for. Errors: as `pieces`.
+        """
+        waiting: list[tuple[tuple[Range, ...], Want, asyncio.Task[Path]]] = []
         portions = _portions(ranges)
         try:
             while portions or waiting:
                 while portions and len(waiting) < AHEAD:
-                    portion = portions.pop(0)
-                    waiting.append((portion, asyncio.create_task(self._bring(number, path, portion))))
-                portion, task = waiting.pop(0)
-                data, position = memoryview(await task), 0
-                for span in portion:
-                    yield span.start, bytes(data[position : position + span.length])
-                    position += span.length
+                    want = self._want(number, path, portions[0])
+                    waiting.append((portions.pop(0), want, asyncio.create_task(self._arrival(want))))
+                portion, want, task = waiting[0]
+                yield portion, await task
+                self._taken(_size(portion))
+                del waiting[0]
+                await self._drop(want)
         finally:
-            for _, task in waiting:
+            for _, _, task in waiting:
                 task.cancel()
-            await asyncio.gather(*(task for _, task in waiting), return_exceptions=True)
+            await asyncio.gather(*(task for _, _, task in waiting), return_exceptions=True)
+            for _, want, _ in waiting:
+                await self._drop(want)
 
-    async def _bring(self, number: int, path: Sequence[str], ranges: Sequence[Range], length: int = 0) -> bytes:
-        async with self._room:
-            spans = tuple((span.start, span.length) for span in ranges)
-            want = Want(id=self._next, number=number, path=tuple(path), ranges=spans, length=length)
-            self._next += 1
-            self._open[want.id] = want
-            try:
-                await self._show(want)
-                data = await self._wait(want)
-            finally:
-                del self._open[want.id]
-                await asyncio.to_thread(self._intake.forget, want.id)
-            if spans and len(data) != sum(size for _, size in spans):
-                raise MediumUnreadableError(f"the reader of the medium brought {len(data)} bytes of {'/'.join(path)}")
-            self._taken(len(data))
-            return data
+    def _want(self, number: int, path: Sequence[str], ranges: Sequence[Range], length: int = 0) -> Want:
+        spans = tuple((span.start, span.length) for span in ranges)
+        self._next += 1
+        return Want(id=self._next, number=number, path=tuple(path), ranges=spans, length=length)
+
+    async def _arrival(self, want: Want) -> Path:
+        """Ask for a want once there is room, and wait for it; `_drop` ends it in any case."""
+        await self._room.acquire()
+        self._open[want.id] = want
+        await self._show(want)
+        file = await self._wait(want)
+        wanted = sum(length for _, length in want.ranges)
+        if want.ranges and (size := (await asyncio.to_thread(file.stat)).st_size) != wanted:
+            raise MediumUnreadableError(f"the reader of the medium brought {size} of {wanted} bytes of {'/'.join(want.path)}")
+        return file
+
+    async def _drop(self, want: Want) -> None:
+        if self._open.pop(want.id, None) is not None:
+            self._room.release()
+            await asyncio.to_thread(self._intake.forget, want.id)
 
     async def _show(self, want: Want) -> None:
         """Have the reader see this want: one writer at a time, and once for all that were opened meanwhile."""
@@ -105,32 +132,39 @@ class Desk:
                 await asyncio.to_thread(self._intake.write_wants, wants)
                 self._shown = frozenset(each.id for each in wants.wants)
 
-    async def _wait(self, want: Want) -> bytes:
+    async def _wait(self, want: Want) -> Path:
         for look in range(1 << 60):
-            if (data := await asyncio.to_thread(self._brought, want)) is not None:
-                return data
+            if await asyncio.to_thread(self._is_here, want):
+                return self._intake.content(want.id)
             if self._gone or (look % _LOOKS_PER_STATE == 0 and await asyncio.to_thread(self._is_over)):
                 self._gone = True
                 raise MediumGoneError("the medium was pulled out; plug it in again, the copy goes on where it stopped")
             await asyncio.sleep(_LOOK_S)
         raise AssertionError("a look without end")
 
-    def _brought(self, want: Want) -> bytes | None:
-        content = self._intake.content(want.id)
-        try:
-            with content.open("rb") as file:
-                return file.read(WANT_BYTES + 1)
-        except FileNotFoundError:
-            refusal = self._intake.refusal(want.id)
-        except OSError as error:
-            raise MediumUnreadableError(f"cannot read {content}: {error.strerror}") from error
-        if refusal is not None:
+    def _is_here(self, want: Want) -> bool:
+        """Whether a want has come. Errors: the reader's refusal."""
+        if self._intake.content(want.id).exists():
+            return True
+        if (refusal := self._intake.refusal(want.id)) is not None:
             raise _refused(refusal)
-        return None
+        return False
 
     def _is_over(self) -> bool:
         state, offer = self._intake.state(), self._intake.offer()
         return offer is None or offer.visit != self._offer.visit or (state is not None and state.stage in _OVER)
+
+
+def _read(file: Path) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(WANT_BYTES)
+    except OSError as error:
+        raise MediumUnreadableError(f"cannot read {file}: {error.strerror}") from error
+
+
+def _size(portion: Sequence[Range]) -> int:
+    return sum(span.length for span in portion)
 
 
 def _refused(refusal: Refusal) -> FieldrelayError:

@@ -3,14 +3,17 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
 from gateway.north.intake.desk import Desk
 from update.chunks.ranges import Range
+from update.errors import MediumUnreadableError
 from update.store.staging import Staged
 from update.wire.ranged import Spare
 
+_BLOCK_BYTES: Final = 1 << 20
 SYNC_BYTES: Final = 64 << 20
 """What may have to be copied once more after a power cut."""
 
@@ -50,14 +53,27 @@ async def copy(desk: Desk, number: int, path: Sequence[str], staged: Staged, *, 
     synced = start
     rest = (Range(start, length - start),) if length > start else ()
     try:
-        async with aclosing(desk.pieces(number, path, rest)) as pieces:
-            async for offset, data in pieces:
-                await asyncio.to_thread(staged.write_at, offset, data)
-                if offset + len(data) - synced >= SYNC_BYTES:
+        async with aclosing(desk.portions(number, path, rest)) as portions:
+            async for portion, file in portions:
+                await asyncio.to_thread(_append, file, staged, portion[0].start)
+                end = portion[-1].end
+                if end - synced >= SYNC_BYTES:
                     await asyncio.to_thread(staged.sync)
-                    synced = offset + len(data)
+                    synced = end
     finally:
         await asyncio.shield(asyncio.to_thread(staged.sync))
+
+
+def _append(file: Path, staged: Staged, offset: int) -> None:
+    """Copy a portion in blocks through one buffer: memory stays the same whatever is copied."""
+    buffer = memoryview(bytearray(_BLOCK_BYTES))
+    try:
+        with file.open("rb", buffering=0) as opened:
+            while count := opened.readinto(buffer):
+                staged.write_at(offset, buffer[:count])
+                offset += count
+    except OSError as error:
+        raise MediumUnreadableError(f"cannot read {file}: {error.strerror}") from error
 
 
 def _parts(path: str) -> tuple[str, ...]:

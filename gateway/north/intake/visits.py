@@ -26,7 +26,7 @@ from update.errors import FieldrelayError, StoreError
 
 _LOG = logging.getLogger(__name__)
 
-LOOK_S: Final = 0.5
+LOOK_S: Final = 0.2
 _WELL = frozenset({ActionOutcome.SUCCESS, ActionOutcome.UNVERIFIED, ActionOutcome.DOWNLOADED, ActionOutcome.SUPERSEDED})
 _TOLD_EVERY_S: Final = 0.5
 _NODES_EVERY_S: Final = 1.0
@@ -157,7 +157,7 @@ class Visits:
         """Tell how much has come."""
         while True:
             await asyncio.sleep(_TOLD_EVERY_S)
-            wanted = max(count.wanted, count.taken)
+            wanted = max(count.wanted, count.taken) if count.wanted else 0  # until the metadata is read, nobody knows
             try:
                 told = replace(answer, taken_bytes=count.taken, wanted_bytes=wanted)
                 await asyncio.to_thread(intake.write_answer, told)
