@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node_agent.decisions import heard, is_bound, objection, refound, waits_for_all, well
+from node_agent.decisions import begun, heard, is_bound, objection, refound, waits_for_all, well
 from node_agent.record import Entry
 from node_agent.source import Cancel, Offer
 from node_agent.states import Outcome, State
@@ -58,12 +58,21 @@ def test_an_older_lease_changes_nothing_and_no_lease_is_forgotten(entry: Entry, 
         assert objection(entry, order) is not None
 
 
-@settings(max_examples=100, deadline=None)
-@given(STATES, ORDERS | st.sampled_from([Cancel("7", "c7"), Cancel("8", "c8"), None]))
-def test_what_was_decided_for_all_has_no_end_but_its_own(entry: Entry, order: Offer | Cancel | None) -> None:
+ANYTHING = (*(replace(ORDER, action=action, commit=commit, fence=9) for action, commit in product("78", Commit)), None)
+
+
+@pytest.mark.parametrize("state", LISTENING)
+@pytest.mark.parametrize("order", [*ANYTHING, Cancel("7", "c7"), Cancel("8", "c8")])
+def test_what_was_decided_for_all_has_no_end_but_its_own(state: State, order: Offer | Cancel | None) -> None:
+    entry = under_way(state, Commit.COMMIT)
     after = heard(entry, order)
-    if is_bound(entry):
-        assert (after.state, after.outcome, after.commit) == (entry.state, None, Commit.COMMIT)
+    assert is_bound(entry)
+    assert (after.state, after.outcome, after.commit) == (state, None, Commit.COMMIT)
+
+
+@pytest.mark.parametrize(("fence", "highest"), [(None, 5), (5, 5), (6, 6)])
+def test_a_new_order_forgets_no_lease(fence: int | None, highest: int) -> None:
+    assert begun(Entry(action="6", highest_fence=5), replace(ORDER, fence=fence)).highest_fence == highest
 
 
 @pytest.mark.parametrize("state", LISTENING)
