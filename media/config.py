@@ -49,7 +49,7 @@ class Events(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=NO_OTHER_KEYS)
 class MediaSection:
-    """Where the reader meets the gateway (`intake`, the same in its file) and the mounter (`socket`), which serves only `user`."""
+    """Where the reader meets the gateway (`intake`, the same in its file) and the mounter (`socket`); that serves only `user`."""
 
     intake: ProvidedPath = Path("/run/fieldrelay-intake")
     socket: ProvidedPath = Path("/run/fieldrelay-mounter/socket")

@@ -1,7 +1,7 @@
 """A folder that stands for a stick: where there is no USB, for a trial run, and for whoever mounts by other means.
 
-The folder is "plugged in" while it is there and not empty; another folder in its place is another insertion. Put a finished folder
-there by renaming it: what is still being copied would be judged half-done.
+The folder is "plugged in" while it is there and not empty; another folder in its place is another insertion. Put a finished
+folder there by renaming it: what is still being copied would be judged half-done.
 """
 
 import asyncio

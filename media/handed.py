@@ -1,7 +1,7 @@
 """What the process that mounts and the one that reads say to each other, and the reader's side of it.
 
-A Unix socket of datagrams in order (SOCK_SEQPACKET), one connection for each medium: it is mounted as long as the connection lives.
-Each message is one JSON object of at most `MAX_MESSAGE` bytes; an answer may carry one open folder (SCM_RIGHTS, unix(7)).
+A Unix socket of datagrams in order (SOCK_SEQPACKET), one connection for each medium: it is mounted as long as the connection
+lives. Each message is one JSON object of at most `MAX_MESSAGE` bytes; an answer may carry one open folder (SCM_RIGHTS, unix(7)).
 
     {"do": "mount", "name": "sda1"}  ->  {"filesystem": "vfat", "writable": true} + the top folder, read-only
     {"do": "write"}                  ->  {} + the folder FIELDRELAY, writable

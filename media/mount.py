@@ -1,12 +1,12 @@
 """mount(2) for media, by ctypes: what may be mounted, with which flags, in a mount namespace that nobody else sees.
 
 Everything is mounted read-only, and nothing of it acts: no set-uid, no device nodes, no programs, no symbolic links (Linux 5.10),
-no access times. ext4 is mounted with `noload`: replaying the journal would write. Only file systems of the list below, each by its
-name: the kernel never guesses. What a file says of its owner counts for nothing on vfat and exfat.
+no access times. ext4 is mounted with `noload`: replaying the journal would write. Only file systems of the list below, each by
+its name: the kernel never guesses.
 
 For reports the file system is made writable for a moment (`writable`), through a second mount of only the folder of reports: the
-mount that has been handed over stays read-only all the while (MS_RDONLY of the mount, mount(2)). Not for ext4: without its journal
-it is not written.
+mount that has been handed over stays read-only all the while (MS_RDONLY of the mount, mount(2)). Not for ext4: without its
+journal it is not written.
 """
 
 import ctypes
@@ -64,7 +64,7 @@ class Kernel:
         self.mount("none", Path("/"), "", Flag.REC | Flag.PRIVATE)
 
     def mount(self, source: str, at: Path, kind: str, flags: Flag, options: str = "") -> None:
-        """As mount(2) says."""
+        """The system call of that name."""
         given = (os.fsencode(source), os.fsencode(at), kind.encode() or None, ctypes.c_ulong(flags), options.encode() or None)
         self._check(self._library.mount(*given), source)
 
