@@ -2,7 +2,8 @@
 
 A verb is loaded when it is used, because each needs its own extra: a publisher's machine has no database, a gateway builds
 no images. This file itself needs nothing but the standard library and `update.errors`, so that a missing extra is told by
-its name and not as a stack trace. Each entry of the table names a click command; a test resolves every one.
+its name and not as a stack trace. A verb of two words comes before the group of its first one: it needs other extras. Each entry
+of the table names a click command; a test resolves every one.
 """
 
 import importlib
@@ -31,6 +32,7 @@ VERBS: Mapping[str, Verb] = {
     "repo": Verb("gateway.cli.repo:repo", "publisher", "publish releases as a TUF repository"),
     "demo": Verb("gateway.cli.demo:demo", "gateway,publisher", "the main job on this machine: upstream, gateway, nodes"),
     "gateway": Verb("gateway.cli.gateway:gateway", "gateway", "set up, run and command a gateway"),
+    "media inspect": Verb("gateway.cli.stick:inspect", "gateway", "show a stick as this gateway would judge it"),
     "media": Verb("media.cli:media", "media", "bring updates from sticks: watch for them, mount them"),
     "simulate": Verb("gateway.cli.simulate:simulate", "gateway", "devices that exist only in a folder, for a dry run"),
 }
@@ -86,7 +88,9 @@ def _run(arguments: list[str]) -> int:
     if arguments[0] == "--version":
         print(f"fieldrelay {version('fieldrelay')}")
         return 0
-    return _run_click(load(arguments[0]), f"fieldrelay {arguments[0]}", arguments[1:])
+    words = 2 if " ".join(arguments[:2]) in VERBS else 1
+    name = " ".join(arguments[:words])
+    return _run_click(load(name), f"fieldrelay {name}", arguments[words:])
 
 
 def _run_click(command: Command, name: str, arguments: list[str]) -> int:
