@@ -29,7 +29,7 @@ from node_agent.config import (
     RepositorySection,
 )
 from node_agent.content import Content, Pinned, Place, Transport
-from node_agent.drivers.driver import Driver, Surroundings
+from node_agent.drivers.driver import Capabilities, Driver, Surroundings
 from node_agent.drivers.registry import check_pair, make_bootloader, make_driver
 from node_agent.health import Check, CommandCheck, Health, HttpCheck, Patience
 from node_agent.hooks import Hook, Hooks, Moment
@@ -46,7 +46,7 @@ from update.provided import read_provided
 from update.store.journal import Journal
 from update.trust.chain import split_anchors
 from update.trust.floor import Floor
-from update.wire.attributes import NodeFacts
+from update.wire.attributes import Ability, NodeFacts
 
 _LOG = logging.getLogger(__name__)
 
@@ -104,9 +104,15 @@ class Device:
         """What the device is and runs. Errors: those of `Driver.slots`."""
         hardware = Hardware.parse(self.equipment.hardware)
         running = next((slot for slot in await self.driver.slots() if slot.booted), None)
+        can = _abilities(self.driver.capabilities)
         if running is None:
-            return NodeFacts(hardware)
-        return NodeFacts(hardware, running.version or "", running.bundle, running.name)
+            return NodeFacts(hardware, can=can)
+        return NodeFacts(hardware, running.version or "", running.bundle, running.name, can)
+
+
+def _abilities(said: Capabilities) -> frozenset[Ability]:
+    pairs = ((Ability.HOLD, said.hold), (Ability.REVERT, said.revert), (Ability.REFLASH, said.reflash))
+    return frozenset(ability for ability, can in pairs if can)
 
 
 def make_device(equipment: Equipment, disk: Disk) -> Device:

@@ -1,8 +1,9 @@
 """Release plans of this site's repositories, judged by what is known of its nodes now.
 
 1. A plan is a signed target `*.plan.json`; its file is at hand, since it is mirrored with the metadata, and was verified.
-2. An agent holds its trial and goes back by itself. Any other client does neither: it goes back by an order of what it ran
-   before, where that is a bundle of a repository here whose security counter is not below the new one's (the floor).
+2. An agent says what its device can: hold a trial, go back by switching, or by writing the old image again; one that has not
+   said yet is taken for one that can. Any other client holds nothing: it goes back by an order of what it ran before, where that
+   is a bundle of a repository here whose security counter is not below the new one's (the floor).
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from update.errors import AmbiguousError, NotFoundError, UnknownTargetError
 from update.plans.document import MAX_PLAN_BYTES, PLAN_SUFFIX, parse_plan
 from update.plans.plan import ReleasePlan
 from update.trust.verified import TargetInfo
+from update.wire.attributes import Ability, read_facts
 
 Listed = Mapping[str, TargetInfo]
 
@@ -109,18 +111,31 @@ def _offer(info: TargetInfo, listed: Listed) -> Offer:
 
 
 def _device(node: Node, plan: ReleasePlan, listed: Listed, runs: TargetInfo | None) -> Device:
-    agent = node.kind is ClientKind.AGENT
-    returns = agent or (runs is not None and runs.custom.security_counter >= _floor(node, plan, listed))
+    if node.kind is ClientKind.AGENT:
+        hold, revert = _said(node)
+    else:
+        returns = runs is not None and runs.custom.security_counter >= _floor(node, plan, listed)
+        hold, revert = False, Revert.SWITCH if returns else Revert.NONE
     return Device(
         id=node.id,
         hardware=node.hardware,
         version=node.running.version,
         sha256=node.running.sha256,
         attributes=node.attributes,
-        hold=agent,
-        revert=Revert.SWITCH if returns else Revert.NONE,
+        hold=hold,
+        revert=revert,
         assigner=node.assigner,
     )
+
+
+def _said(node: Node) -> tuple[bool, Revert]:
+    """Whether an agent's device can hold a trial, and how it goes back."""
+    can = read_facts(node.attributes).can
+    if can is None:
+        return True, Revert.SWITCH
+    if Ability.REVERT not in can:
+        return Ability.HOLD in can, Revert.NONE
+    return Ability.HOLD in can, Revert.RE_FLASH if Ability.REFLASH in can else Revert.SWITCH
 
 
 def _floor(node: Node, plan: ReleasePlan, listed: Listed) -> int:

@@ -58,8 +58,8 @@ def test_every_chunk_metadata_and_attribute_is_there() -> None:
     some = Assignment("r", "t", digest_of(b""), 1, 0, Commit.HOLD, 600, Lost.KEEP)
     assert len(some.metadata()) == 8
     assert named(*(entry.key for entry in some.metadata()), *Commit, *Lost) == []
-    assert named(attributes.HARDWARE, attributes.VERSION, attributes.SHA256, attributes.SLOT) == []
-    assert len(fields(attributes.NodeFacts)) == 4
+    assert named(attributes.HARDWARE, attributes.VERSION, attributes.SHA256, attributes.SLOT, attributes.CAN) == []
+    assert len(fields(attributes.NodeFacts)) == 5
 
 
 def test_every_member_of_a_report_is_there() -> None:

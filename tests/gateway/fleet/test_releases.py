@@ -34,6 +34,8 @@ from update.plans.document import plan_bytes
 from update.plans.plan import Accept, Deadlines, Limit, PlanBundle, PlanMember, ReleasePlan, Requirement, Selector
 from update.plans.ranges import parse_condition
 from update.trust.verified import TargetCustom, TargetInfo
+from update.wire.attributes import CAN, HARDWARE
+from update.wire.ddi import Mode
 
 NAMES = ("ctl", "m1", "m2")
 OLD, NEW = bundle("1.1", "board:1"), bundle("1.2", "board:1")
@@ -358,3 +360,30 @@ def test_releases_are_compared_by_all_of_their_values() -> None:
     """What tells an order of the release before from one of the new release."""
     assert isinstance(release_of(OLD), Release)
     assert release_of(OLD) != release_of(NEW)
+
+
+@pytest.mark.parametrize(
+    ("said", "accepts", "finding"),
+    [
+        ("revert", frozenset(), "permanent before the common decision"),
+        ("hold", frozenset(), "cannot go back"),
+        ("hold,reflash,revert", frozenset(), "writing the previous image again"),
+        ("none", frozenset({Accept.NO_HOLD}), "cannot go back"),
+    ],
+)
+async def test_a_device_that_said_what_it_cannot_is_refused_in_advance(
+    plant: Plant, said: str, accepts: frozenset[Accept], finding: str
+) -> None:
+    plant.publish(line_plan(version="8", accepts=accepts), "plans/line-8.plan.json")
+    await plant.progress.describe("m1", digest_of(b"m1"), Mode.MERGE, {HARDWARE: "board:1", CAN: said})
+
+    with pytest.raises(PlanRefusedError, match=finding):
+        await plant.start("line-8")
+
+
+async def test_a_plan_may_accept_what_a_device_cannot(plant: Plant) -> None:
+    everything = frozenset({Accept.NO_HOLD, Accept.NO_REVERT, Accept.RE_FLASH})
+    plant.publish(line_plan(version="8", accepts=everything), "plans/line-8.plan.json")
+    await plant.progress.describe("m1", digest_of(b"m1"), Mode.MERGE, {HARDWARE: "board:1", CAN: "hold,reflash,revert"})
+
+    assert (await plant.start("line-8")).plan == "line"

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from update.digest import Digest
 from update.errors import ProtocolError
 from update.identity import Hardware
-from update.wire.attributes import HARDWARE, SHA256, SLOT, VERSION, NodeFacts, read_facts
+from update.wire.attributes import CAN, HARDWARE, SHA256, SLOT, VERSION, Ability, NodeFacts, read_facts
 
 DIGEST = Digest("0a" * 32)
 WORD = st.text("abc019._-", min_size=1, max_size=20)
@@ -19,6 +19,7 @@ WORD = st.text("abc019._-", min_size=1, max_size=20)
         version=st.text(max_size=300),
         sha256=st.none() | st.just(DIGEST),
         slot=st.text(max_size=64),
+        can=st.none() | st.frozensets(st.sampled_from(Ability)),
     )
 )
 def test_what_is_said_is_what_is_read(facts: NodeFacts) -> None:
@@ -28,6 +29,11 @@ def test_what_is_said_is_what_is_read(facts: NodeFacts) -> None:
 def test_what_is_not_known_is_left_out() -> None:
     assert NodeFacts().attributes() == {}
     assert NodeFacts(version="1.2").attributes() == {VERSION: "1.2"}
+
+
+def test_a_device_that_can_do_nothing_is_not_one_that_has_not_said() -> None:
+    assert NodeFacts(can=frozenset()).attributes() == {CAN: "none"}
+    assert read_facts({CAN: "hold,fly"}) == NodeFacts(can=frozenset({Ability.HOLD}))
 
 
 def test_other_attributes_are_nobodys_business() -> None:
@@ -43,6 +49,7 @@ def test_other_attributes_are_nobodys_business() -> None:
         {SHA256: "0A" * 32},
         {SHA256: "00"},
         {SLOT: "s" * 65},
+        {CAN: "hold," * 20},
     ],
 )
 def test_a_malformed_fact_is_refused(attributes: dict[str, str]) -> None:
@@ -51,7 +58,7 @@ def test_a_malformed_fact_is_refused(attributes: dict[str, str]) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.dictionaries(st.sampled_from([HARDWARE, VERSION, SHA256, SLOT]), st.text(max_size=400)))
+@given(st.dictionaries(st.sampled_from([HARDWARE, VERSION, SHA256, SLOT, CAN]), st.text(max_size=400)))
 def test_hostile_attributes_raise_only_the_named_error(attributes: dict[str, str]) -> None:
     try:
         read_facts(attributes)
