@@ -13,20 +13,30 @@ import asyncio
 import json
 import secrets
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from aiohttp import web
 
-from gateway.north.mirrors import Mirrors
+from gateway.fleet.catalogue import RepositoryState
 from update.errors import BusyError
 
 ALIVE_S: Final = 15.0
 _REMEMBERED: Final = 256
 _MOST_LISTENERS: Final = 64
 _MOST_WAITING: Final = 256
+
+
+class _Shown(Protocol):
+    """The repositories of this gateway, and when to look at them."""
+
+    def watch(self, refreshed: Callable[[], None]) -> None: ...
+
+    def repositories(self) -> Sequence[str]: ...
+
+    def states(self) -> Sequence[RepositoryState]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +48,7 @@ class _Event:
 class Events:
     """Tells listeners when a repository of `mirrors` has changed."""
 
-    def __init__(self, mirrors: Mirrors, *, alive_s: float = ALIVE_S) -> None:
+    def __init__(self, mirrors: _Shown, *, alive_s: float = ALIVE_S) -> None:
         self._mirrors = mirrors
         self._alive_s = alive_s
         self._start = secrets.token_hex(4)
