@@ -31,7 +31,7 @@ from update.errors import StateError, WireError
 
 WISHES = (LineWish(GOOD, COMPLETE, GOOD), LineWish(BAD, REVERTED, GOOD, blamed=MOTOR))
 _SEED = 7
-_CAP_BYTES = 8 << 20
+_CAP_BYTES = 3 << 20
 _LOOK_S = 0.2
 _PATIENCE_S = 240.0
 
