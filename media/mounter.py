@@ -57,10 +57,13 @@ class Mounter:
         """Serve until `stop`; then everything is let go. Errors: `BusyError` where the socket cannot be had."""
         server = self._listen()
         accepting = asyncio.create_task(self._accept(server))
+        stopping = asyncio.create_task(stop.wait())
         try:
-            await stop.wait()
+            await asyncio.wait([accepting, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if accepting.done():
+                accepting.result()
         finally:
-            tasks = [accepting, *self._serving]
+            tasks = [accepting, stopping, *self._serving]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

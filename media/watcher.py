@@ -182,7 +182,7 @@ class Watch:
         try:
             opened = await self._around.open(stay.device, present)
         except MediumError as error:
-            gone = isinstance(error, MediumGoneError) or not await asyncio.to_thread(present)
+            gone = not await asyncio.to_thread(present)
             _LOG.warning("%s (%s)", error, error.code)
             stage = Stage.GONE if gone else Stage.FAILED
             await asyncio.to_thread(self._begin, stay, stage, error.code, str(error))
@@ -217,8 +217,6 @@ class Watch:
         try:
             async with opened.handed.writing() as reports:
                 written = await asyncio.to_thread(exporter.export, _Reports(WritableFolder(reports, self._around.disk)))
-        except MediumGoneError:
-            raise
         except FieldrelayError as error:
             _LOG.warning("%s (%s)", error, error.code)
             return str(error)

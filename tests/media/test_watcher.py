@@ -20,7 +20,7 @@ from media.records import Answer, Course, MediumState, Offer, Stage
 from media.udev import Change
 from media.watcher import Source, Surroundings, Watch
 from update.durable import Disk
-from update.errors import MediumUnreadableError
+from update.errors import MediumGoneError, MediumUnreadableError
 
 _T = TypeVar("_T")
 SWU = b"070702" + bytes(5000)
@@ -64,6 +64,7 @@ class Bench:
     port: Port = field(default_factory=Port)
     opened: list[Opened] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
+    let_go: set[str] = field(default_factory=set)
     told: list[MediumState] = field(default_factory=list)
     allow: tuple[AllowSection, ...] = (AllowSection(),)
 
@@ -80,6 +81,8 @@ class Bench:
     async def open(self, device: Device, present: Present) -> Opened:
         if device.serial in self.broken:
             raise MediumUnreadableError("cannot mount it")
+        if device.serial in self.let_go:
+            raise MediumGoneError("the mounter has let the medium go")
         self.opened.append(Opened(FolderMedium.at(self.folder / device.serial)))
         return self.opened[-1]
 
@@ -245,6 +248,16 @@ async def test_a_stick_that_cannot_be_opened_has_failed_and_the_next_is_read(ben
         assert (await bench.state(bad, Stage.FAILED)).code == "medium.unreadable"
         bench.port.plug_in(good)
         await bench.offer(good)
+
+
+async def test_a_stick_that_is_still_there_is_never_said_to_be_gone(bench: Bench) -> None:
+    stick = bench.stick(1, a=SWU)
+    bench.let_go.add("1")
+    async with bench.watched():
+        bench.port.plug_in(stick)
+        assert (await bench.state(stick, Stage.FAILED)).code == "medium.gone"
+        bench.port.pull(stick)
+        await bench.state(stick, Stage.GONE)
 
 
 async def test_whoever_watches_no_more_leaves_no_stick_that_seems_to_be_read(bench: Bench) -> None:
