@@ -25,7 +25,10 @@ class Shown:
 
     snapshot: Snapshot = field(default_factory=lambda: Snapshot("gw", "0.1", NOW, (STICK,), (NODE,)))
 
+    looks: int = 0
+
     async def look(self) -> Snapshot:
+        self.looks += 1
         return self.snapshot
 
     def change(self, **values: object) -> None:

@@ -1,5 +1,6 @@
 """The page as a part of the whole gateway."""
 
+import asyncio
 import ssl
 import tempfile
 from collections.abc import Iterator
@@ -12,8 +13,10 @@ import pytest
 
 from gateway.config import StateFolder
 from gateway.sections.web import WebSection
+from gateway.south.identity import renew_certificate, site_authority
 from tests.builders.repository import RepositoryBuilder
 from tests.builders.standing_site import Site, free_port, now, set_up_site
+from update.durable import Disk
 from update.errors import ConfigurationError
 
 
@@ -67,3 +70,40 @@ async def test_a_port_that_is_taken_is_refused_by_name(short: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"\[web\]"):
         async with site.running():
             pass
+
+
+async def test_a_renewed_certificate_is_shown_without_a_restart(
+    short: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("gateway.web.build._RENEWED_EVERY_S", 0.05)
+    site = await site_with(short)
+    certificate, _ = StateFolder(site.config.gateway.state).server
+    async with site.running():
+        before = await shown_certificate(site)
+        assert before == certificate.read_text().partition("-----END")[0]
+        whole = certificate.read_text()
+        certificate.write_text("broken")
+        async with asyncio.timeout(60):
+            while "cannot read the gateway's certificate" not in caplog.text:  # noqa: ASYNC110 - by the gateway
+                await asyncio.sleep(0.02)
+        assert await shown_certificate(site) == before, "what cannot be read changes nothing"
+        authority = site_authority(Disk(), StateFolder(site.config.gateway.state), "gw", now())
+        certificate.unlink()
+        folder = StateFolder(site.config.gateway.state)
+        assert renew_certificate(Disk(), folder, authority, site.config, now())
+        assert certificate.read_text() != whole
+        async with asyncio.timeout(60):
+            while await shown_certificate(site) == before:  # noqa: ASYNC110 - by the gateway
+                await asyncio.sleep(0.05)
+
+
+async def shown_certificate(site: Site) -> str:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    _, writer = await asyncio.open_connection("127.0.0.1", site.config.web.port, ssl=context)
+    try:
+        der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    finally:
+        writer.close()
+        await writer.wait_closed()
+    return ssl.DER_cert_to_PEM_cert(der).partition("-----END")[0]

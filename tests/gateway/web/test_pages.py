@@ -6,13 +6,14 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.resources import files
+from pathlib import Path
 
 import aiohttp
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.web.pages import MAX_STREAMS_OF_ONE
+from gateway.web.pages import MAX_STREAMS_OF_ONE, Pages
 from gateway.web.snapshot import Condition
 from media.signals import Show
 from tests.gateway.web.served import NODE, STICK, Shown
@@ -52,7 +53,7 @@ async def event(stream: aiohttp.ClientResponse) -> dict[str, object]:
     fields = dict(line.partition(": ")[::2] for line in lines)
     assert fields["event"] == "state"
     found: dict[str, object] = json.loads(fields["data"])
-    return found
+    return found | {"number": int(fields["id"])}
 
 
 async def test_the_page_says_it_in_the_language_of_the_browser() -> None:
@@ -125,9 +126,13 @@ async def test_every_change_is_an_event_and_nothing_else_is() -> None:
     async with shown.served() as session, session.get("/api/events") as stream:
         assert stream.headers["Content-Type"].startswith("text/event-stream")
         first = await event(stream)
+        async with asyncio.timeout(60):
+            while shown.looks < 4:  # noqa: ASYNC110 - by the gateway
+                await asyncio.sleep(0.05)
         shown.change(sticks=(replace(STICK, show=Show.SAFE, removable=True),), nodes=(NODE, replace(NODE, id="n2")))
         second = await event(stream)
     assert [each["show"] for each in (*first["sticks"], *second["sticks"])] == ["copying", "safe"]  # type: ignore[misc]
+    assert (first["number"], second["number"]) == (1, 2), "it looked several times, and said nothing in between"
     assert (first["nodes"], second["nodes"]) == ({"updating": 1}, {"updating": 2})
 
 
@@ -181,3 +186,9 @@ async def test_head_is_answered_without_a_body(path: str) -> None:
 async def test_nothing_else_is_there(path: str) -> None:
     async with Shown().served() as session, session.get(path) as response:
         assert response.status == 404
+
+
+def test_the_guide_names_every_resource() -> None:
+    guide = (Path(__file__).parents[3] / "docs" / "how-to" / "see-the-state-on-the-spot.md").read_text()
+    paths = {route.path for route in Pages.__new__(Pages).routes()}
+    assert {path for path in paths if f"| `{path}` |" not in guide} == {"/static/{name}"}
