@@ -143,8 +143,11 @@ class Steps:
 
     async def test(self, entry: Entry) -> Entry:
         """Is the new version the one that runs, and is it well? The same record; `SlotError`, `HealthError` if not."""
-        if await self.look(entry) is not Running.TARGET:
+        slots = await self.driver.slots()
+        if seen_from(entry.slot_to, slots) is not Running.TARGET:
             raise SlotError(f"slot {entry.slot_to} was to be tested, and it does not run")
+        if any(slot.booted and slot.state is SlotState.BAD for slot in slots):
+            raise SlotError(f"slot {entry.slot_to} was started and has failed on trial; the device says that it is bad")
         await self.health.require(environment(entry))
         return entry
 

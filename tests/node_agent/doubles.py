@@ -34,6 +34,7 @@ class Device:
     restarts: Restart = Restart.BY_EXIT
     hangs: bool = False
     comes_up: bool = True
+    crashes: bool = False
     wrong_slot: bool = False
     can_hold: bool = True
     goes_on: asyncio.Event = field(default_factory=asyncio.Event)
@@ -103,6 +104,8 @@ class Device:
         if self.trial is not None and not self.comes_up:
             self.states[self.trial], self.trial = SlotState.BAD, None
         self.booted = self.trial or self._next or self.booted
+        if self.crashes and self.trial:
+            self.states[self.trial] = SlotState.BAD
         self._next = None
 
     def _maybe_fail(self, call: str, *, log: bool = True) -> None:

@@ -60,6 +60,15 @@ async def test_a_version_that_is_not_well_is_taken_back_and_the_floor_stays(node
     assert node.floor.values.security_counter == 0
 
 
+async def test_a_version_that_came_up_and_crashed_is_taken_back_though_its_checks_pass(node: Node) -> None:
+    node.device.crashes = True
+    await node.run()
+    assert (node.device.booted, "confirm" in node.device.calls) == ("a", False)
+    (result,) = node.source.results
+    assert (result.outcome, result.code) == (Outcome.ROLLED_BACK, "device.slot")
+    assert "failed on trial" in result.message
+
+
 async def test_a_version_that_never_comes_up_is_reported_as_rolled_back_by_the_bootloader(node: Node) -> None:
     node.device.comes_up = False
     await node.run()
