@@ -32,7 +32,7 @@ demo: $(STAMP) ## the main job: upstream, gateway, nodes (ONCE=1 ends; JSON=FILE
 test: $(STAMP) ## unit, contract, property and interop tests (REQUIRE_TOOLS=1: an absent tool fails)
 	REQUIRE_TOOLS=$(REQUIRE_TOOLS) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not soak and not system" --cov --cov-report=term
 
-interop-tools: $(STAMP) ## real hawkBit, wfx and RAUC's hawkBit client for the interop tests, in build/interop (Maven, a JDK, Go, gcc, PyGObject)
+interop-tools: $(STAMP) ## real hawkBit, wfx, RAUC's hawkBit client and tuspy for the interop tests, in build/interop (Maven, a JDK, Go, gcc, PyGObject)
 	$(BIN)/python -m tests.interop.servers.install
 
 lint: $(STAMP) ## ruff, mypy strict, import contracts

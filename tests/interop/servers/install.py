@@ -10,11 +10,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
-from tests.interop.servers import hawkbit_parts, rauc_hawkbit_parts, wfx_parts
+from tests.interop.servers import hawkbit_parts, rauc_hawkbit_parts, tuspy_parts, wfx_parts
 from tests.interop.servers.steps import CannotInstallError
 
 _LINES = Lock()
-_MODULES = (hawkbit_parts, wfx_parts, rauc_hawkbit_parts)
+_MODULES = (hawkbit_parts, wfx_parts, rauc_hawkbit_parts, tuspy_parts)
 
 
 def main() -> int:

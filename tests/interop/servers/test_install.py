@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.servers import hawkbit_parts, install, rauc_hawkbit_parts, wfx_parts
+from tests.interop.servers import hawkbit_parts, install, rauc_hawkbit_parts, tuspy_parts, wfx_parts
 from tests.interop.servers.steps import CannotInstallError, program, run
 
 COPIES_JUNK = """#!/bin/sh
@@ -29,7 +29,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-    for module in (hawkbit_parts, wfx_parts, rauc_hawkbit_parts):
+    for module in (hawkbit_parts, wfx_parts, rauc_hawkbit_parts, tuspy_parts):
         monkeypatch.setattr(module, "_MARK", tmp_path / f"{module.__name__}.mark")
     monkeypatch.setattr(hawkbit_parts, "_FOLDER", tmp_path / "hawkbit")
     monkeypatch.setattr(hawkbit_parts, "_JARS", tmp_path / "hawkbit" / "lib")
@@ -100,12 +100,13 @@ def test_one_server_that_cannot_be_had_does_not_keep_from_the_other(programs: Pa
     wfx_parts.PROGRAM.parent.mkdir()
     wfx_parts.PROGRAM.touch()
     wfx_parts._MARK.write_text(wfx_parts._inputs())
+    tuspy_parts._MARK.write_text(tuspy_parts._digest())
     assert install.main() == 1
     said = capsys.readouterr().out
     assert "no network" in said
     assert "wfx v0.6.0: is there" in said
     assert "python3-gi" in said
-    assert "2 of 3 could not be had" in said
+    assert "2 of 4 could not be had" in said
 
 
 @pytest.mark.parametrize(("says", "words"), [("exit 1", "cannot import gi"), ("echo 2.7", "is Python 2.7, our own is")])
