@@ -46,6 +46,7 @@ PACKAGES: Final = {
     "qemu-system-x86_64": "qemu-system-x86",
     "rauc": "rauc",
     "rdiff": "rdiff",
+    "sfdisk": "fdisk",
     "skopeo": "skopeo",
     "strace": "strace",
     "swupdate": "swupdate",

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 KERNELS = (ROOT / "build" / "kernel", Path("/"))
 MODULES = (
     "xhci_pci", "usb_storage", "uas", "sd_mod", "vfat", "nls_cp437", "nls_ascii", "nls_utf8", "exfat", "ext4", "crc32c_generic",
+    "dm_crypt", "algif_skcipher", "algif_hash", "xts", "aes_generic", "sha256_generic",
 )  # fmt: skip
 START_S = 120.0
 INIT = """#!/bin/busybox sh
@@ -33,7 +34,7 @@ INIT = """#!/bin/busybox sh
 /bin/busybox mount -t tmpfs none /run
 /bin/busybox mount -t tmpfs none /tmp
 for module in $(/bin/busybox cat /modules); do /bin/busybox insmod $module; done
-export PYTHONPATH={path} PYTHONDONTWRITEBYTECODE=1 LD_LIBRARY_PATH={libraries}
+export DM_DISABLE_UDEV=1 PYTHONPATH={path} PYTHONDONTWRITEBYTECODE=1 LD_LIBRARY_PATH={libraries}
 {python} {script}
 /bin/busybox poweroff -f
 """
@@ -89,14 +90,16 @@ def build_initrd(folder: Path, kernel: Kernel, script: Path) -> Path:
         copy(module, tree / "modules.d" / module.name)
     (tree / "modules").write_text("\n".join(f"/modules.d/{module.name}" for module in modules))
     (tree / "etc").mkdir()
-    (tree / "etc" / "passwd").write_text("root:x:0:0:root:/:/bin/sh\n")
+    (tree / "etc" / "passwd").write_text("root:x:0:0:root:/:/bin/sh\nreader:x:1000:1000:reader:/:/bin/sh\n")
     (tree / "bin").mkdir()
     shutil.copy2(need_tool("busybox"), tree / "bin" / "busybox")
     python = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
     files = {python, *imported(script), *(ROOT / script.relative_to(ROOT),)}
     libraries = {library for file in files if file.suffix == ".so" or file == python for library in needed(file)}
     udev = next(Path(line.split()[-1]) for line in run("ldconfig", "-p").splitlines() if "libudev.so.1 " in line)
-    for file in files | libraries | {udev} | needed(udev):
+    locks = Path(need_tool("cryptsetup"))
+    copy(locks, tree / "sbin" / locks.name)
+    for file in files | libraries | {udev} | needed(udev) | needed(locks):
         copy(file, tree / file.relative_to("/"))
     path = ":".join(dict.fromkeys(str(each) for each in (ROOT, *site_folders())))
     folders = ":".join(sorted({str(file.parent) for file in libraries | {udev}}))

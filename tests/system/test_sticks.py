@@ -14,18 +14,39 @@ from tests.system.hall import ROOT, Hall, Kernel, build_initrd, run, running
 pytestmark = [pytest.mark.system, pytest.mark.interop]
 
 CONTENT = b"070702" + random.Random(6).randbytes(10 << 20)
+SECRET = b"070702" + random.Random(7).randbytes(1 << 20)
 WHOLE = hashlib.sha256(CONTENT).hexdigest()
 
 
 def make_stick(folder: Path, kind: str) -> Path:
-    """As people make them: FAT on the whole stick."""
+    """As people make them: FAT on the whole stick, or in a partition (the empty one)."""
     image, content = folder / f"{kind}.img", folder / "release.swu"
     content.write_bytes(CONTENT)
     with image.open("wb") as file:
         file.truncate(40 << 20)
-    run("mkfs.vfat", "-n", "UPDATE", "-i", f"{len(kind):08x}", image)
+    offset = []
+    if kind == "empty":
+        subprocess.run([need_tool("sfdisk"), "-q", image], input="start=2048, type=c\n", text=True, check=True, timeout=60)
+        offset = ["--offset", "2048"]
+    run("mkfs.vfat", "-n", "UPDATE", "-i", f"{len(kind):08x}", *offset, image)
     if kind != "empty":
         run("mcopy", "-i", image, content, "::release.swu")
+    return image
+
+
+def make_encrypted(folder: Path) -> Path:
+    """As the site makes them; the last 32 MiB of the volume make room for the header."""
+    image, content, key = folder / "secret.img", folder / "secret.swu", folder / "key"
+    content.write_bytes(SECRET)
+    key.write_bytes(b"the key of this hall")
+    with image.open("wb") as file:
+        file.truncate(8 << 20)
+    run("mkfs.vfat", image)
+    run("mcopy", "-i", image, content, "::secret.swu")
+    with image.open("r+b") as file:
+        file.truncate(40 << 20)
+    options = ["--type", "luks2", "--reduce-device-size", "32M", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"]
+    run("cryptsetup", "reencrypt", "-q", "--encrypt", *options, "--key-file", key, image)
     return image
 
 
@@ -38,6 +59,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Kernel, Path]:
 @pytest.fixture
 def hall(prepared: tuple[Kernel, Path], tmp_path: Path) -> Iterator[Hall]:
     sticks = {kind: make_stick(tmp_path, kind) for kind in ("release", "empty")}
+    sticks["secret"] = make_encrypted(tmp_path)
     with running(tmp_path, *prepared, sticks) as machine:
         machine.until("READY")
         yield machine
@@ -60,6 +82,15 @@ def test_a_stick_is_brought_and_pulled_out_and_a_second_one_takes_the_report(hal
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert back.stdout == "what happened in the hall", (back.stderr, hall.heard[-40:])
+
+
+def test_an_encrypted_stick_is_read_with_the_key_of_the_site_twice(hall: Hall) -> None:
+    for stage in ("safe", "nothing-new"):
+        hall.plug_in("secret")
+        assert hashlib.sha256(SECRET).hexdigest() in hall.until("WHOLE")
+        hall.until("STATE", stage)
+        hall.pull("secret")
+        hall.until("STATE", "gone")
 
 
 def tear(hall: Hall, moments: list[int]) -> None:
