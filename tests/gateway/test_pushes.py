@@ -268,6 +268,8 @@ async def test_single_bundles_are_taken_only_of_who_may_bring_them(works: Works,
         content[len(content) // 2] ^= 1
         (short / "bad.swu").write_bytes(content)
         assert [each.code for each in (await push(line, short / "bad.swu")).refused] == ["bundle.hash"]
+        (short / "empty.swu").touch()
+        assert [each.code for each in (await push(line, short / "empty.swu")).refused] == ["bundle.container"]
         assert list((works.store / "staging").iterdir()) == []
 
 

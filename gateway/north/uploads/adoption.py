@@ -10,7 +10,7 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +34,7 @@ from update.wire.push_messages import MAX_FILES, Taken, Told, Verdict
 _LOG = logging.getLogger(__name__)
 _PIECE_BYTES: Final = 8 << 20
 _BLOCK_BYTES: Final = 1 << 20
-_MOST_WORDS: Final = 300
+_MOST_WORDS: Final = 200
 _METADATA: Final = "metadata"
 
 
@@ -182,18 +182,20 @@ class Adoption:
         return done, Brought(release, 0, obtained.hardware)
 
 
-Ready = Callable[[Push, PusherSection], Awaitable[Verdict]]
-
-
 def _copy(part: Path, staged: Staged) -> Digest:
     """Copy a file into staging, from its beginning; the digest of what was written."""
     hasher, offset = hashlib.sha256(), 0
     staged.truncate(0)
-    with part.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            staged.write_at(offset, block)
-            hasher.update(block)
-            offset += len(block)
+    try:
+        with part.open("rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                staged.write_at(offset, block)
+                hasher.update(block)
+                offset += len(block)
+    except FileNotFoundError:  # it was announced with no bytes, and none came
+        _LOG.debug("%s is empty", part)
+    except OSError as error:
+        raise StoreError(f"what was pushed cannot be read again from {part}: {error.strerror}") from error
     staged.sync()
     return Digest(hasher.hexdigest())
 

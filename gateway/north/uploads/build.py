@@ -72,15 +72,18 @@ async def begin_pushes(
     pushers = Pushers(section.pusher, now)
     by_hand = ByHand(common.database, mirrors, fleet.assigner, fleet.takeover, override=False)
     adoption = Adoption(shelf, mirrors, chunks, common.vouched, by_hand)
-    begin(_keep_swept(shelf), "push")
     resources = PushResources(pushers, shelf, adoption, looking, Events(mirrors), mirrors=mirrors, store=common.room.store)
+    begin(_keep_swept(shelf, resources), "push")
     return [Door(resources, Tus(shelf, pushers, stalled_s=_STALLED_S))]
 
 
-async def _keep_swept(shelf: Shelf) -> None:
-    while True:
-        await asyncio.sleep(_SWEEP_S)
-        try:
-            await shelf.sweep()
-        except StoreError as error:
-            _LOG.warning("pushes that are over cannot be removed: %s (%s)", error, error.code)
+async def _keep_swept(shelf: Shelf, resources: PushResources) -> None:
+    try:
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            try:
+                await shelf.sweep()
+            except StoreError as error:
+                _LOG.warning("pushes that are over cannot be removed: %s (%s)", error, error.code)
+    finally:
+        await resources.close()

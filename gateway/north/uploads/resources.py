@@ -58,6 +58,7 @@ class PushResources:
         self._events = events
         self._mirrors = mirrors
         self._store = store
+        self._judging: set[asyncio.Task[Verdict]] = set()
 
     def routes(self) -> list[web.RouteDef]:
         """The resources."""
@@ -71,6 +72,12 @@ class PushResources:
             web.post("/push/v1/look", self._look),
             web.get("/push/v1/events", self._listen),
         ]
+
+    async def close(self) -> None:
+        """Let go of what is being judged: it is judged when it is asked for again."""
+        for task in list(self._judging):
+            task.cancel()
+        await asyncio.gather(*self._judging, return_exceptions=True)
 
     async def _begin(self, request: web.Request) -> web.Response:
         pusher = self._pushers.by_token(request.headers)
@@ -97,6 +104,8 @@ class PushResources:
             if push.finishing is None:
                 _check_complete(push)
                 push.finishing = asyncio.create_task(self._judge(push, pusher))
+                self._judging.add(push.finishing)
+                push.finishing.add_done_callback(self._judging.discard)
             await asyncio.shield(push.finishing)
         if push.verdict is None:
             raise StateError(f"session {push.id} was not judged: finish it again")
