@@ -6,17 +6,24 @@ taken together into the next look. Nothing is believed of who says so: what is f
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
-
-from gateway.north.mirrors import Mirrors
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
 
 _LOG = logging.getLogger(__name__)
+
+
+class _Mirrors(Protocol):
+    """The repositories of this gateway."""
+
+    def repositories(self) -> Sequence[str]: ...
+
+    async def refresh(self, repository: str) -> object: ...
 
 
 class Looking:
     """Asks `mirrors`, and has `hasten` ask the assigners elsewhere."""
 
-    def __init__(self, mirrors: Mirrors, hasten: Callable[[], None], *, every_s: float) -> None:
+    def __init__(self, mirrors: _Mirrors, hasten: Callable[[], None], *, every_s: float) -> None:
         self._mirrors = mirrors
         self._hasten = hasten
         self._every_s = every_s
