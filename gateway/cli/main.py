@@ -33,6 +33,7 @@ VERBS: Mapping[str, Verb] = {
     "demo": Verb("gateway.cli.demo:demo", "gateway,publisher", "the main job on this machine: upstream, gateway, nodes"),
     "gateway": Verb("gateway.cli.gateway:gateway", "gateway", "set up, run and command a gateway"),
     "media inspect": Verb("gateway.cli.stick:inspect", "gateway", "show a stick as this gateway would judge it"),
+    "media write": Verb("gateway.cli.stick_write:write_stick", "publisher", "put what a site needs onto a stick"),
     "media": Verb("media.cli:media", "media", "bring updates from sticks: watch for them, mount them"),
     "simulate": Verb("gateway.cli.simulate:simulate", "gateway", "devices that exist only in a folder, for a dry run"),
 }

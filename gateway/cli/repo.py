@@ -14,7 +14,7 @@ fieldrelay repo renew DIR root                       before a role that nobody c
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
@@ -33,7 +33,7 @@ from update.durable import Disk
 from update.errors import UsageError
 from update.publish.images import zck_header
 from update.publish.repository import PublishedRepository
-from update.publish.roles import RoleKeys
+from update.publish.roles import DEFAULT_VALIDITY, RoleKeys
 from update.publish.status import PublishedRole, StagedRole
 from update.trust.signers import create_key, load_role_key, load_role_signer, public_pem
 from update.trust.verified import TargetCustom, TargetInfo, UpdateClass, ZckHeader, check_target_path
@@ -155,15 +155,22 @@ def sign(*, folder: Path, role: str, key_file: Path, as_json: bool) -> None:
 @repo.command("publish")
 @_FOLDER
 @click.option("--key", "keys", multiple=True, required=True, metavar="ROLE=FILE", help="Private keys of snapshot and timestamp.")
+@click.option(
+    "--days",
+    type=click.IntRange(1, 366),
+    default=DEFAULT_VALIDITY.timestamp.days,
+    show_default=True,
+    help="How long snapshot and timestamp are good; more for sites that only sticks reach.",
+)
 @as_json
-def publish(*, folder: Path, keys: Sequence[str], as_json: bool) -> None:
+def publish(*, folder: Path, keys: Sequence[str], days: int, as_json: bool) -> None:
     """Publish what is signed, with a new timestamp; nothing is written unless all of it is right."""
     signers: dict[str, list[object]] = {role: [] for role in _ONLINE}
     for role, file in _pairs(keys, "--key"):
         if role not in signers:
             raise UsageError(f"--key is for snapshot and timestamp, the online roles: got {role!r}; use `repo sign` for others")
         signers[role].append(load_role_signer(Path(file), ask_passphrase))
-    release = _repository(folder).publish(signers)  # type: ignore[arg-type]  # every value was made by load_role_signer
+    release = _repository(folder, days).publish(signers)  # type: ignore[arg-type]  # every value was made by load_role_signer
     versions = asdict(release.versions)
     values = {"versions": versions, "timestamp_expires": release.timestamp_expires.isoformat()}
     lines = [", ".join(f"{role} {version}" for role, version in versions.items())]
@@ -287,5 +294,6 @@ def _new_passphrase() -> bytes:
     return answer.encode()
 
 
-def _repository(folder: Path) -> PublishedRepository:
-    return PublishedRepository(folder, Disk(), lambda: datetime.now(UTC), name=folder.absolute().name)
+def _repository(folder: Path, days: int = DEFAULT_VALIDITY.timestamp.days) -> PublishedRepository:
+    validity = replace(DEFAULT_VALIDITY, snapshot=timedelta(days=days), timestamp=timedelta(days=days))
+    return PublishedRepository(folder, Disk(), lambda: datetime.now(UTC), name=folder.absolute().name, validity=validity)

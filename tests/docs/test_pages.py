@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
-from gateway.cli.main import load
+from gateway.cli.main import VERBS, load
 from node_agent.cli import main as node_main
 from update.publish.spec import load_spec
 
@@ -83,7 +83,8 @@ def _options(words: list[str]) -> set[str]:
     """Every option of the commands that a line goes through; each of them must exist."""
     if words == ["--version"]:
         return {"--version"}
-    command, rest = load(words[0]), iter(words[1:])
+    count = 2 if " ".join(words[:2]) in VERBS else 1
+    command, rest = load(" ".join(words[:count])), iter(words[count:])
     assert isinstance(command, click.Command)
     known = {"--help", *_of(command)}
     for word in rest:
