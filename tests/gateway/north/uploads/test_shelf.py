@@ -116,3 +116,12 @@ async def test_files_of_a_push_are_found_by_their_path_and_bounded(site: UploadS
         for path in ("metadata/2.root.json", "../1.root.json", "metadata/%2e%2e/a"):
             with pytest.raises(NotFoundError):
                 await files.fetch(path, max_bytes=7)
+
+
+async def test_a_session_is_its_pushers_own(site: UploadSite) -> None:
+    shelf = site.shelf()
+    await shelf.load()
+    push = await shelf.begin(site.pusher(), "", "label")
+    with pytest.raises(NotFoundError):
+        shelf.find(site.pusher("other"), push.id)
+    assert (await shelf.begin(site.pusher("other"), "", "label")).id != push.id
