@@ -18,6 +18,8 @@ from update.errors import StateError, WireError
 
 LOOK_S: Final = 15.0
 RETRY_S: Final = 5.0
+HELD_S: Final = 1.5
+"""A decision about several devices waits for the slowest of them to be heard: each ask is a word, and tests the trial."""
 _PACE: Final = Pace(soon_s=1.0, look_s=5.0)
 _LOG = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ class Attached:
 
     async def _pause(self, turn: Turn) -> None:
         """Until there is something new, or it is time to look again."""
-        longest_s = LOOK_S if turn is Turn.NOTHING else RETRY_S
+        longest_s = {Turn.NOTHING: LOOK_S, Turn.HELD: HELD_S}.get(turn, RETRY_S)
         if turn in {Turn.EXIT, Turn.GOING_DOWN}:
             raise StateError(f"the agent of an attached device ended with {turn}: its driver is none for a gateway")
         await self.crossing.call(lambda: self.desk.wait(longest_s))
