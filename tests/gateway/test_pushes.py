@@ -25,7 +25,6 @@ from tests.builders.repository import RepositoryBuilder
 from tests.builders.standing_site import Site, now, offered, set_up_site
 from update.errors import (
     ForbiddenError,
-    GoneError,
     NotFoundError,
     StateError,
     TooLargeError,
@@ -304,15 +303,13 @@ async def test_a_push_is_off_unless_it_is_switched_on(works: Works) -> None:
             await client.begin(Begin())
 
 
-async def test_quota_and_time_are_named(works: Works, short: Path) -> None:
-    site = works.with_push(works.pusher("ci", quota_bytes=100), expire_s=1)
+async def test_a_quota_that_is_full_is_named_before_anything_is_sent(works: Works, short: Path) -> None:
+    site = works.with_push(works.pusher("ci", quota_bytes=100))
     async with site.running() as listening, works.client(listening) as client:
         session = await client.begin(Begin())
         with pytest.raises(TooLargeError, match="quota_bytes"):
             await client.send(session, "a.swu", whole(short), lambda _done: None)
-        await asyncio.sleep(max(0.0, session.expires + 1.1 - now().timestamp()))
-        with pytest.raises((GoneError, NotFoundError)):
-            await client.show(session.session)
+        assert (await client.show(session.session)).files == ()
 
 
 async def test_the_command_pushes_what_lacks_and_its_status_is_the_verdicts(
