@@ -12,6 +12,7 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 PACKAGES: Final = {
     "busybox": "busybox-static",
     "casync": "casync",
+    "chromium": "chromium",
     "cpio": "cpio",
     "cryptsetup": "cryptsetup-bin",
     "dbus-daemon": "dbus",

@@ -53,7 +53,7 @@ def test_a_missing_extra_is_named(extra: str, monkeypatch: pytest.MonkeyPatch, c
         return real(name, *rest)  # type: ignore[arg-type]  # handed through as it came
 
     name = next(name for name, verb in VERBS.items() if verb.extra == extra)
-    for module in [each for each in sys.modules if each.startswith("gateway.cli.") and each != "gateway.cli.main"]:
+    for module in [each for each in sys.modules if each.startswith(("gateway.cli.", "media.cli")) and each != "gateway.cli.main"]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setattr(builtins, "__import__", block)
     assert main([name]) == MissingExtraError.exit_status
