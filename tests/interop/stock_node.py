@@ -16,6 +16,7 @@ from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -64,31 +65,35 @@ class Link:
         finally:
             server.close()
             await self.cut()
+            await self.cut()  # what had been accepted in the same moment
 
     async def cut(self) -> None:
         """Break off every connection, with what is still on its way."""
         for task in tuple(self._busy):
             task.cancel()
         await asyncio.gather(*self._busy, return_exceptions=True)
+        await asyncio.sleep(0)  # the loop closes what was aborted, and takes what had just come
 
     def _accept(self, reader: StreamReader, writer: StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(self._pass_on(reader, writer))
         self._busy.add(task)
-        task.add_done_callback(self._busy.discard)
+        task.add_done_callback(partial(self._over, writer))
+
+    def _over(self, writer: StreamWriter, task: asyncio.Task[None]) -> None:
+        """Also of a connection that was broken off before anything was done for it."""
+        writer.transport.abort()
+        self._busy.discard(task)
 
     async def _pass_on(self, reader: StreamReader, writer: StreamWriter) -> None:
-        try:
-            with suppress(OSError):  # the gateway is down, or one of both ends went away
-                first = await reader.read(_BLOCK_BYTES)
-                port = self.port if first.startswith(_TLS) else self._plain_port
-                back, forth = await asyncio.open_connection("127.0.0.1", port)
-                try:
-                    forth.write(first)
-                    await asyncio.gather(self._pump(reader, forth), self._pump(back, writer, slowly=True))
-                finally:
-                    forth.transport.abort()
-        finally:
-            writer.transport.abort()
+        with suppress(OSError):  # the gateway is down, or one of both ends went away
+            first = await reader.read(_BLOCK_BYTES)
+            port = self.port if first.startswith(_TLS) else self._plain_port
+            back, forth = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                forth.write(first)
+                await asyncio.gather(self._pump(reader, forth), self._pump(back, writer, slowly=True))
+            finally:
+                forth.transport.abort()
 
     async def _pump(self, reader: StreamReader, writer: StreamWriter, *, slowly: bool = False) -> None:
         while block := await reader.read(_BLOCK_BYTES):
