@@ -104,6 +104,7 @@ KINDS: Mapping[str, Kind] = {
         starts=0,
         restart=Restart.DONE,
         reaches=("_machine",),
+        costly=True,
     ),
     "command-two-slots": Kind(
         command_releases,
@@ -112,6 +113,7 @@ KINDS: Mapping[str, Kind] = {
         starts=1,
         restart=Restart.DONE,
         reaches=("_machine",),
+        costly=True,
     ),
     "remoteproc": Kind(
         cpu_releases,
@@ -128,12 +130,13 @@ KINDS: Mapping[str, Kind] = {
         starts=1,
         restart=Restart.DONE,
         reaches=("_machine",),
+        costly=True,
     ),
     "simulated": Kind(SwuReleases, lambda _stack, _releases: simulated_device),
     "linux": Kind(SwuReleases, lambda _stack, _releases: linux_device),
     "linux-uboot": Kind(SwuReleases, lambda _stack, _releases: linux_uboot_device, marks=(pytest.mark.interop,)),
     "swupdate": Kind(SwupdateReleases, _swupdate, marks=(pytest.mark.interop,)),
-    "rauc": Kind(RaucReleases, _rauc, variables=False, marks=(pytest.mark.interop, _LOOP)),
+    "rauc": Kind(RaucReleases, _rauc, variables=False, marks=(pytest.mark.interop, _LOOP), costly=True),
     "swupdate-web": Kind(
         SwuReleases, lambda stack, releases: web_device_maker(stack, releases(1)), variables=False, restart=Restart.DONE
     ),
