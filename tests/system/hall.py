@@ -32,7 +32,6 @@ INIT = """#!/bin/busybox sh
 /bin/busybox mount -t sysfs none /sys
 /bin/busybox mount -t devtmpfs none /dev
 /bin/busybox mount -t tmpfs none /run
-/bin/busybox mount -t tmpfs none /tmp
 for module in $(/bin/busybox cat /modules); do /bin/busybox insmod $module; done
 export DM_DISABLE_UDEV=1 PYTHONPATH={path} PYTHONDONTWRITEBYTECODE=1 LD_LIBRARY_PATH={libraries}
 {python} {script}
