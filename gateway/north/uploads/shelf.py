@@ -116,7 +116,7 @@ class Shelf:
         self._pushes[push.id] = push
         try:
             await asyncio.to_thread(self._write, push)
-        except BaseException:
+        except BaseException:  # also when cancelled: what was not written must not be known
             del self._pushes[push.id]
             raise
         return push
@@ -144,7 +144,7 @@ class Shelf:
         push.files[upload.id] = upload
         try:
             await asyncio.to_thread(lambda: self._record(push, upload).write({"path": path, "length": length}))
-        except BaseException:
+        except BaseException:  # also when cancelled: what was not written must not be known
             del push.files[upload.id]
             raise
         return upload

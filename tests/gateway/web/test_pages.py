@@ -91,7 +91,7 @@ async def test_what_comes_from_outside_is_text_and_nothing_else(path: str) -> No
         plain = Tags(await text(session, path))
         failed = {"show": Show.FAILED, "removable": True}
         node = replace(NODE, id=NASTY, runs=NASTY, slot=NASTY, wanted=NASTY, standing=NASTY, code=NASTY, message=NASTY, late=True)
-        sticks = (replace(STICK, label=NASTY, code=NASTY, message=NASTY, **failed), replace(STICK, label=NASTY))  # type: ignore[arg-type]
+        sticks = (replace(STICK, label=NASTY, code=NASTY, message=NASTY, **failed), replace(STICK, label=NASTY))  # type: ignore[arg-type]  # fields by name
         shown.change(gateway=NASTY, sticks=sticks, nodes=(node, replace(node, condition=Condition.FAILED)))
         page = Tags(await text(session, path))
     assert set(page.tags) == set(plain.tags)
@@ -131,7 +131,7 @@ async def test_every_change_is_an_event_and_nothing_else_is() -> None:
                 await asyncio.sleep(0.05)
         shown.change(sticks=(replace(STICK, show=Show.SAFE, removable=True),), nodes=(NODE, replace(NODE, id="n2")))
         second = await event(stream)
-    assert [each["show"] for each in (*first["sticks"], *second["sticks"])] == ["copying", "safe"]  # type: ignore[misc]
+    assert [each["show"] for each in (*first["sticks"], *second["sticks"])] == ["copying", "safe"]  # type: ignore[misc]  # of parsed JSON
     assert (first["number"], second["number"]) == (1, 2), "it looked several times, and said nothing in between"
     assert (first["nodes"], second["nodes"]) == ({"updating": 1}, {"updating": 2})
 
